@@ -1,0 +1,1 @@
+"""From due polls to batches with time, scale and quality."""

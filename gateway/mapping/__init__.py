@@ -1,0 +1,1 @@
+"""From the user's mapping files to checked devices, tags and groups."""

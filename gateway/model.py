@@ -1,0 +1,215 @@
+"""The nouns every room speaks: tag, definition, scan group, batch, quality. Frozen; nothing of ours is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+Value: TypeAlias = bool | int | float | str | bytes | list[Any] | dict[str, Any] | None
+"""What a sample may hold. Lists and dicts must be JSON-able; None means "no value", its quality says why."""
+
+
+class Quality(str):
+    """How far a value can be trusted: `good`, or `uncertain:CAUSE`, or `bad:CAUSE`, exactly as it goes over the wire.
+
+    Causes: timeout, offline, exception:N, decode, range, sentinel, nan, stale, startup, config.
+    """
+
+    __slots__ = ()
+
+    @property
+    def level(self) -> str:
+        """`good`, `uncertain` or `bad`."""
+        return self.partition(":")[0]
+
+    @property
+    def cause(self) -> str:
+        """What is wrong, `exception:2` for example; empty when good."""
+        return self.partition(":")[2]
+
+
+GOOD = Quality("good")
+
+
+@lru_cache(maxsize=512)
+def bad(cause: str) -> Quality:
+    """The quality `bad:CAUSE`; equal causes give the same object."""
+    return Quality(f"bad:{cause}")
+
+
+@lru_cache(maxsize=512)
+def uncertain(cause: str) -> Quality:
+    """The quality `uncertain:CAUSE`; equal causes give the same object."""
+    return Quality(f"uncertain:{cause}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the user's files something stands; line and column count from 1, 0 means "the file as a whole"."""
+
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.file
+        return f"{self.file}:{self.line}:{self.column}" if self.column else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadband:
+    """The change below which a sample is not sent: absolute in engineering units, or percent of the last sent value."""
+
+    width: float
+    percent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """A named value of a device, as the mapping declares it.
+
+    `scale` and `offset` turn raw into engineering values: value = raw * scale + offset. `on` says when a sample is
+    sent: after every poll, or on significant change (`deadband`) and at least each `max_silence_s`. `options` are the
+    keys that only its driver knows, already checked by the driver's own model.
+    """
+
+    name: str
+    address: str
+    type: str = ""
+    order: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str = ""
+    deadband: Deadband | None = None
+    max_silence_s: float | None = None
+    on: Literal["change", "always"] = "always"
+    every_s: float = 1.0
+    write: bool = False
+    min: float | None = None
+    max: float | None = None
+    decimals: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    place: Place = field(default=Place(), compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One device of the file. `options` is an instance of its driver's `DeviceOptions`; `fields` feed topic templates."""
+
+    name: str
+    driver: str
+    url: str
+    options: Any = None
+    tags: tuple[Tag, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    place: Place = field(default=Place(), compare=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Definition:
+    """What must travel with samples so that they can be understood without the mapping: it is stored beside them.
+
+    All tuples have the length of `names`. `types` are the field's names (`float32`, `uint16`, …): they decide how many
+    digits a number deserves. `hash` is BLAKE2b-64 of the content; two definitions are the same when their hashes are.
+    """
+
+    device: str
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    units: tuple[str, ...]
+    decimals: tuple[int | None, ...]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    hash: bytes = b""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hash", blake2b(self.document(), digest_size=8).digest())
+
+    def document(self) -> bytes:
+        """The definition as one JSON object: what the hash covers and what the spool stores."""
+        return orjson.dumps(
+            {
+                "device": self.device,
+                "names": self.names,
+                "types": self.types,
+                "units": self.units,
+                "decimals": self.decimals,
+                "fields": dict(self.fields),
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+
+    @classmethod
+    def from_document(cls, document: bytes) -> Definition:
+        """Read back what `document` wrote. Raises ValueError, KeyError or TypeError on anything else."""
+        d = orjson.loads(document)
+        return Definition(
+            device=str(d["device"]),
+            names=tuple(map(str, d["names"])),
+            types=tuple(map(str, d["types"])),
+            units=tuple(map(str, d["units"])),
+            decimals=tuple(None if n is None else int(n) for n in d["decimals"]),
+            fields={str(k): str(v) for k, v in d["fields"].items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ScanGroup(Definition):
+    """Tags of one device that are read together, in the order in which their values stand in a batch.
+
+    `plan` belongs to the driver that compiled the group and to nobody else.
+    """
+
+    tags: tuple[Tag, ...]
+    every_s: float
+    plan: Any = None
+
+    @classmethod
+    def of(cls, device: Device, tags: Sequence[Tag], *, types: Sequence[str], every_s: float, plan: Any) -> ScanGroup:
+        """Bind `tags` of `device`; `types` are the final names of the types, one a tag."""
+        return cls(
+            device=device.name,
+            names=tuple(t.name for t in tags),
+            types=tuple(types),
+            units=tuple(t.unit for t in tags),
+            decimals=tuple(t.decimals for t in tags),
+            fields=device.fields,
+            tags=tuple(tags),
+            every_s=every_s,
+            plan=plan,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Values of one group that arrived together.
+
+    Dense: `index` is None and `values` stand in the group's order. Sparse: `index` holds ascending positions in the
+    group, `values` beside it. `time` is wall time in ms since 1970 (UTC) when the last answer of the read arrived;
+    `times` are source times per value, only where they differ. `quality` is one for all, or a list beside `values`.
+    `raw` are the undecoded bytes where the driver has them: equal bytes mean equal values. Nothing here is changed
+    after it was handed on.
+    """
+
+    group: Definition
+    time: int
+    values: Sequence[Value]
+    quality: Quality | Sequence[Quality] = GOOD
+    index: Sequence[int] | None = None
+    times: Sequence[int] | None = None
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """Whether a device answers: `online`, or `offline` with its cause; `since` is wall time in ms of the change."""
+
+    device: str
+    online: bool
+    cause: str
+    since: int

@@ -1,0 +1,1 @@
+"""The durable queue: records with sequence numbers, a cursor per uplink."""

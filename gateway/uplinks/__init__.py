@@ -1,0 +1,1 @@
+"""From records to acknowledged publishes on other people's brokers."""
