@@ -1,8 +1,8 @@
 """The driver contract, and finding drivers by entry point.
 
-A driver owns one *line* (a connection or a serial port) and all devices on it. It reads and it says what failed; it never
-sleeps between polls, never retries for ever, never logs outages, never scales: the frame (`acquisition/line.py`) does
-that for all drivers alike. `read` is the one required verb; the others are protocols that a driver may also fulfil.
+A driver owns one *line* (a connection or a serial port) and all devices on it. It reads and it says what failed; it
+never sleeps between polls, never retries for ever, never logs outages, never scales: the frame (`acquisition/line.py`)
+does that for all drivers alike. `read` is the one required verb; the others are protocols a driver may also fulfil.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Mistake:
 
 
 class FileError(HeadgateError):
-    """The user's files cannot be run as they are. Carries every mistake found, in the order of the file. Exit code 2."""
+    """The user's files cannot be run as they are. Carries every mistake, in the order of the file. Exit code 2."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = sorted(mistakes, key=lambda m: (m.place.file, m.place.line, m.place.column))

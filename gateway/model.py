@@ -1,4 +1,4 @@
-"""The nouns every room speaks: tag, definition, scan group, batch, quality. Frozen; nothing of ours is imported here."""
+"""The nouns every room speaks: tag, definition, scan group, batch, quality. Frozen; imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device of the file. `options` is an instance of its driver's `DeviceOptions`; `fields` feed topic templates."""
+    """One device of the file. `options`: an instance of its driver's `DeviceOptions`; `fields` feed topic templates."""
 
     name: str
     driver: str
