@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from pathlib import Path
 from typing import Literal, Protocol
@@ -57,11 +56,13 @@ class SystemClock:
         """`synced` when timesyncd says so or the kernel clock is disciplined (adjtimex(2) is not TIME_ERROR)."""
         if _TIMESYNC_FLAG.exists():
             return "synced"
-        return "unsynced" if _adjtimex() == _TIME_ERROR else "synced"
+        return "synced" if 0 <= _adjtimex() < _TIME_ERROR else "unsynced"
 
 
 def _adjtimex() -> int:
-    """The kernel's clock state by adjtimex(2) with modes 0, which reads and changes nothing."""
+    """The kernel's clock state by adjtimex(2) with modes 0, which reads and changes nothing; -1 where it refuses."""
+    import ctypes  # noqa: PLC0415 - a megabyte, and only needed where no time service leaves its flag
+
     buffer = ctypes.create_string_buffer(512)  # struct timex is 208 bytes on 64-bit Linux, 128 on 32-bit
     try:
         return int(ctypes.CDLL(None, use_errno=True).adjtimex(buffer))

@@ -97,6 +97,11 @@ class Tag:
     options: Mapping[str, Any] = field(default_factory=dict)
     place: Place = field(default=Place(), compare=False)
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the engineering value differs from the raw one."""
+        return self.scale != 1 or self.offset != 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
@@ -129,6 +134,11 @@ class Definition:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hash", blake2b(self.document(), digest_size=8).digest())
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether every tag's good values are numbers or booleans, so that C can do sums on all of them at once."""
+        return all(kind.startswith(("int", "uint", "float", "bcd", "bool")) for kind in self.types)
 
     def document(self) -> bytes:
         """The definition as one JSON object: what the hash covers and what the spool stores."""
@@ -171,11 +181,11 @@ class ScanGroup(Definition):
 
     @classmethod
     def of(cls, device: Device, tags: Sequence[Tag], *, types: Sequence[str], every_s: float, plan: Any) -> ScanGroup:
-        """Bind `tags` of `device`; `types` are the final names of the types, one a tag."""
+        """Bind `tags` of `device`; `types` are the types as read, one a tag. A scaled tag is published as float64."""
         return cls(
             device=device.name,
             names=tuple(t.name for t in tags),
-            types=tuple(types),
+            types=tuple("float64" if t.is_scaled else kind for t, kind in zip(tags, types, strict=True)),
             units=tuple(t.unit for t in tags),
             decimals=tuple(t.decimals for t in tags),
             fields=device.fields,

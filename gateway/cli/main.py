@@ -1,9 +1,65 @@
-"""The command `headgate`: arguments in, exit code out."""
+"""The command `headgate`: picks one command, imports that one only, and turns errors into messages and exit codes.
 
+Exit codes: 0 well, 1 it failed, 2 wrong use or wrong file, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
 import sys
+from collections.abc import Sequence
+from typing import Any
+
+from gateway import __version__
+
+COMMANDS = ("run", "check", "demo", "init", "schema", "read", "status", "bench")
+
+_INTERRUPTED = 130
 
 
-def main() -> int:
-    """Run the command line. Returns the exit code."""
-    sys.stderr.write("headgate: no command yet\n")
-    return 2
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args[:1] == ["--version"]:
+        print(f"headgate {__version__}")
+        return 0
+    wanted = args[0] if args and args[0] in COMMANDS else None
+    parser = _parser([wanted] if wanted else COMMANDS)
+    options = parser.parse_args(args)
+    return _run(options)
+
+
+def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headgate",
+        description="Edge gateway from industrial field devices to MQTT.",
+        epilog="Exit codes: 0 well, 1 it failed, 2 wrong use or wrong file.",
+    )
+    parser.add_argument("--version", action="version", version=f"headgate {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in names:
+        module: Any = importlib.import_module(f"gateway.cli.{name}")
+        sub = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
+        module.configure(sub)
+        sub.set_defaults(work=module.run)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from gateway.errors import FileError, HeadgateError
+
+    try:
+        return int(options.work(options))
+    except FileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except HeadgateError as error:
+        print(f"headgate: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # `headgate schema | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

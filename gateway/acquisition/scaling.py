@@ -1,0 +1,105 @@
+"""Raw to engineering value, compiled once a group.
+
+value = raw * scale + offset is computed as (raw * a + b) / c with whole a, b, c taken from the decimal digits the user
+wrote. An integer register then gives the decimal number that is meant (3 * 0.1 is 0.3, not 0.30000000000000004), and an
+integer stays one where scale and offset are whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import isfinite, lcm
+from operator import itemgetter
+from typing import Any
+
+from gateway.model import GOOD, Quality, ScanGroup, Tag, Value, uncertain
+
+_LARGEST = 2**53
+"""Beyond it a / c is no longer what the digits say when raw is a float; the plain product is as good."""
+
+NAN = uncertain("nan")
+
+Values = Sequence[Value]
+
+
+def coefficients(scale: float, offset: float) -> tuple[int, int, int] | None:
+    """(a, b, c) with raw * scale + offset == (raw * a + b) / c, or None where they would not be small whole numbers."""
+    s, o = Fraction(repr(scale)), Fraction(repr(offset))
+    c = lcm(s.denominator, o.denominator)
+    a, b = int(s * c), int(o * c)
+    return None if max(abs(a), abs(b), c) > _LARGEST else (a, b, c)
+
+
+def _scaler(tag: Tag) -> Callable[[Any], Any]:
+    """The function of one tag's raw value."""
+    found = coefficients(tag.scale, tag.offset)
+    if found is None:
+        scale, offset = tag.scale, tag.offset
+        return lambda raw: raw * scale + offset
+    a, b, c = found
+    if c == 1:
+        return lambda raw: raw * a + b
+    if b == 0:
+        return lambda raw: raw * a / c
+    return lambda raw: (raw * a + b) / c
+
+
+class Scaling:
+    """Scaling and the check for NaN and infinity of one group. `apply` works on dense and sparse values alike."""
+
+    def __init__(self, group: ScanGroup) -> None:
+        self._scalers = {i: _scaler(t) for i, t in enumerate(group.tags) if t.is_scaled}
+        self._is_numeric = group.is_numeric
+        floats = [i for i, kind in enumerate(group.types) if kind.startswith("float")]
+        self._pick_floats = itemgetter(*floats) if floats else None
+        self._has_one_float = len(floats) == 1
+
+    def apply(
+        self, values: Values, quality: Quality | Sequence[Quality], index: Sequence[int] | None
+    ) -> tuple[Values, Quality | Sequence[Quality]]:
+        """Engineering values with their quality; NaN and infinities become None with `uncertain:nan`."""
+        if self._scalers:
+            values = self._scale(values, index)
+        if quality is GOOD and index is None:
+            if self._pick_floats is None or self._are_finite(values):
+                return values, quality
+        elif quality is not GOOD and isinstance(quality, Quality):
+            return values, quality  # the same cause for all: there are no values
+        return self._without_nan(values, quality)
+
+    def _scale(self, values: Values, index: Sequence[int] | None) -> Values:
+        out = list(values)
+        scalers = self._scalers
+        if index is None:
+            for i, scaler in scalers.items():
+                raw = out[i]
+                if raw is not None:
+                    out[i] = scaler(raw)
+            return out
+        for k, i in enumerate(index):
+            if i in scalers and out[k] is not None:
+                out[k] = scalers[i](out[k])
+        return out
+
+    def _are_finite(self, values: Values) -> bool:
+        """One sum in C tells: it is finite when all are (an overflow of the sum only costs a second look)."""
+        if self._is_numeric:
+            return isfinite(sum(values))  # type: ignore[arg-type]
+        assert self._pick_floats is not None  # noqa: S101 - the caller looked
+        picked = self._pick_floats(values)
+        return isfinite(picked if self._has_one_float else sum(picked))
+
+    @staticmethod
+    def _without_nan(
+        values: Values, quality: Quality | Sequence[Quality]
+    ) -> tuple[Values, Quality | Sequence[Quality]]:
+        lost = [k for k, v in enumerate(values) if isinstance(v, float) and not isfinite(v)]
+        if not lost:
+            return values, quality
+        out = list(values)
+        grades = [quality] * len(out) if isinstance(quality, Quality) else list(quality)
+        for k in lost:
+            out[k] = None
+            grades[k] = NAN
+        return out, grades

@@ -1,0 +1,135 @@
+"""Unix socket of the running process: one JSON object a line in, one a line out.
+
+    -> {"do": "read", "device": "boiler"}
+    <- {"ok": true, "samples": [...]}
+    <- {"ok": false, "error": "there is no device 'boilr'"}
+
+The socket has mode 0600: who may open it may also edit the file the gateway runs. Lines and connections are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from gateway.errors import HeadgateError, RefusedError
+
+log = logging.getLogger("headgate.control")
+
+Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Takes a request, gives the answer's fields. Raises HeadgateError for what the asker did wrong."""
+
+SOCKET = "control.sock"
+_LONGEST_LINE = 64 * 1024
+_LONGEST_ANSWER = 64 * 1024 * 1024
+_MOST_CLIENTS = 16
+_IDLE_S = 60.0
+_LONGEST_PATH = 107  # sun_path of unix(7) holds 108 bytes with its final NUL
+
+
+class ControlError(HeadgateError):
+    """The running process could not be asked, or refused the request."""
+
+
+class Control:
+    """The server side: a context manager, entered = listening, left = closed and the socket removed."""
+
+    def __init__(self, folder: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = folder / SOCKET
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    def __repr__(self) -> str:
+        return f"<Control at {self._path}, {len(self._clients)} connected>"
+
+    async def __aenter__(self) -> Self:
+        if len(os.fsencode(self._path)) > _LONGEST_PATH:
+            raise RefusedError(f"{self._path}: longer than {_LONGEST_PATH} bytes, no socket can have that name")
+        self._path.unlink(missing_ok=True)  # left by a process that was killed; the folder's lock is ours
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST_LINE)
+        except OSError as error:
+            raise RefusedError(f"{self._path}: cannot listen here: {error.strerror}") from error
+        finally:
+            os.umask(before)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        for client in list(self._clients):
+            client.transport.abort()
+        await self._server.wait_closed()
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._clients) >= _MOST_CLIENTS:
+            writer.transport.abort()
+            return
+        self._clients.add(writer)
+        try:
+            while line := await asyncio.wait_for(reader.readline(), _IDLE_S):
+                writer.write(orjson.dumps(self._answer(line), default=str) + b"\n")
+                await asyncio.wait_for(writer.drain(), _IDLE_S)
+        except ValueError:  # a line beyond the limit
+            log.info("closed a control connection: its request is longer than %d bytes", _LONGEST_LINE)
+        except (OSError, TimeoutError):
+            pass  # the asker went away, or fell asleep: nothing depends on it
+        finally:
+            self._clients.discard(writer)
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = orjson.loads(line)
+            verb = request["do"]
+            handler = self._handlers[verb]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            known = ", ".join(sorted(self._handlers))
+            return {
+                "ok": False,
+                "error": f'not a request: expected one line {{"do": VERB, …}} with VERB one of {known}',
+            }
+        try:
+            return {"ok": True, **handler(request)}
+        except HeadgateError as error:
+            return {"ok": False, "error": str(error)}
+
+
+def ask(folder: Path, request: Mapping[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:
+    """Send one request to the process that runs on this spool folder. Raises ControlError."""
+    path = folder / SOCKET
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(timeout_s)
+            s.connect(str(path))
+            s.sendall(orjson.dumps(request) + b"\n")
+            answer = bytearray()
+            while not answer.endswith(b"\n") and len(answer) < _LONGEST_ANSWER:
+                chunk = s.recv(256 * 1024)
+                if not chunk:
+                    break
+                answer += chunk
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise ControlError(f"no gateway runs on {folder}: start it with 'headgate run FILE'") from error
+    except OSError as error:
+        raise ControlError(f"{path}: {error.strerror or error}") from error
+    if not answer:
+        raise ControlError(f"{path}: the gateway closed the connection without an answer")
+    document: dict[str, Any] = orjson.loads(answer)
+    if not document.pop("ok"):
+        raise ControlError(str(document["error"]))
+    return document

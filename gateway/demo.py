@@ -1,0 +1,66 @@
+"""Simulated devices, found through the driver verb `simulate`, and the table that shows their values.
+
+Nothing is written outside the folder it is handed, and nothing is left running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from gateway.driver import Simulates, find, installed
+from gateway.image import Sample
+from gateway.model import GOOD, DeviceState, Value
+
+NAME = "demo"
+
+_WIDTHS = (14, 16, 14, 8, 16, 6)
+_HEAD = ("DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "AGE")
+
+
+@asynccontextmanager
+async def simulated() -> AsyncIterator[dict[str, Any]]:
+    """Start what every installed driver can simulate; gives the `devices` section of a gateway file that reads it."""
+    async with AsyncExitStack() as stack:
+        devices: dict[str, Any] = {}
+        for name in installed():
+            driver = find(name)
+            if isinstance(driver, Simulates):
+                devices |= await stack.enter_async_context(driver.simulate())
+        yield devices
+
+
+def document(devices: Mapping[str, Any], uplink: str | None) -> dict[str, Any]:
+    """The whole gateway file of the demo; `uplink` is a broker's url, or None for offline."""
+    file: dict[str, Any] = {"gateway": NAME, "devices": dict(devices)}
+    if uplink is not None:
+        file["uplinks"] = {"broker": {"url": uplink}}
+    return file
+
+
+def table(samples: Iterable[Sample], states: Mapping[str, DeviceState], now_ms: int) -> str:
+    """The live table: one row a tag with value, unit, quality and age. Plain text, one line each."""
+    lines = [_row(_HEAD)]
+    device = ""
+    for s in samples:
+        shown = s.device if s.device != device else ""
+        device = s.device
+        state = states.get(s.device)
+        mark = "" if state is None or state.online else " (offline)"
+        age = f"{max(0.0, (now_ms - s.time) / 1000):.1f} s" if s.time else "-"
+        quality = "good" if s.quality == GOOD else str(s.quality)
+        lines.append(_row((shown + (mark if shown else ""), s.tag, _text(s.value), s.unit, quality, age)))
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+
+
+def _text(value: Value) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)

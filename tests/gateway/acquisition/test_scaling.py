@@ -1,0 +1,103 @@
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.acquisition.scaling import NAN, Scaling, coefficients
+from gateway.model import GOOD, Device, ScanGroup, Tag, bad
+
+
+def group(*tags, types):
+    return ScanGroup.of(Device(name="d", driver="x", url=""), tags, types=types, every_s=1.0, plan=None)
+
+
+def scaled(kind, raw, **options):
+    scaling = Scaling(group(Tag(name="t", address="a", **options), types=[kind]))
+    values, quality = scaling.apply([raw], GOOD, None)
+    return values[0], quality
+
+
+@pytest.mark.parametrize(
+    ("raw", "scale", "offset", "value"),
+    [
+        (3, 0.1, 0.0, 0.3),
+        (300, 0.001, 0.0, 0.3),
+        (215, 0.1, -40.0, -18.5),
+        (7, 10.0, 5.0, 75),
+        (2**64 - 1, 1.0, -1.0, 2**64 - 2),
+        (1, 0.25, 0.125, 0.375),
+        (-32768, 0.01, 0.0, -327.68),
+        (1.5, 2.0, 0.0, 3.0),
+        (1000, 1e-30, 0.0, 1e-27),
+    ],
+)
+def test_a_register_gives_the_decimal_number_that_is_meant(raw, scale, offset, value):
+    got, quality = scaled("int64", raw, scale=scale, offset=offset)
+    assert got == value
+    assert type(got) is type(value)
+    assert quality is GOOD
+
+
+@given(st.integers(-(2**31), 2**31), st.decimals("0.0001", "1000", places=4), st.decimals("-100", "100", places=2))
+def test_integers_scale_as_exact_decimals(raw, scale, offset):
+    got, _ = scaled("int32", raw, scale=float(scale), offset=float(offset))
+    assert got == float(Decimal(raw) * scale + offset)
+
+
+@given(st.floats(1e-6, 1e6), st.floats(-1e6, 1e6))
+def test_coefficients_are_whole_and_mean_the_same(scale, offset):
+    found = coefficients(scale, offset)
+    if found is not None:
+        a, b, c = found
+        assert Fraction(a, c) == Fraction(repr(scale))
+        assert Fraction(b, c) == Fraction(repr(offset))
+
+
+def test_a_scaled_tag_is_published_as_float64_and_an_unscaled_one_as_it_is():
+    g = group(Tag(name="a", address="", scale=0.1), Tag(name="b", address=""), types=["float32", "float32"])
+    assert g.types == ("float64", "float32")
+
+
+@pytest.mark.parametrize("raw", [float("nan"), float("inf"), float("-inf")])
+def test_nan_and_infinities_become_null_with_their_cause(raw):
+    tags = [Tag(name="a", address=""), Tag(name="b", address=""), Tag(name="c", address="")]
+    values, quality = Scaling(group(*tags, types=["float32", "float32", "uint16"])).apply([1.0, raw, 7], GOOD, None)
+    assert list(values) == [1.0, None, 7]
+    assert list(quality) == [GOOD, NAN, GOOD]
+
+
+def test_large_doubles_whose_sum_overflows_are_not_taken_for_infinity():
+    tags = [Tag(name="a", address=""), Tag(name="b", address="")]
+    values, quality = Scaling(group(*tags, types=["float64", "float64"])).apply([1.7e308, 1.7e308], GOOD, None)
+    assert list(values) == [1.7e308, 1.7e308]
+    assert quality is GOOD
+
+
+def test_tags_without_a_value_are_left_alone():
+    tags = [Tag(name="a", address="", scale=2.0), Tag(name="b", address="", scale=2.0)]
+    quality = [bad("exception:2"), GOOD]
+    values, after = Scaling(group(*tags, types=["uint16", "uint16"])).apply([None, 4], quality, None)
+    assert list(values) == [None, 8]
+    assert list(after) == quality
+
+
+def test_strings_beside_floats_are_left_alone():
+    tags = [Tag(name="a", address=""), Tag(name="b", address="")]
+    values, quality = Scaling(group(*tags, types=["string", "float32"])).apply(["x", float("nan")], GOOD, None)
+    assert list(values) == ["x", None]
+    assert list(quality) == [GOOD, NAN]
+
+
+def test_sparse_values_are_scaled_by_their_positions():
+    tags = [Tag(name="a", address="", scale=2.0), Tag(name="b", address="", scale=10.0)]
+    values, quality = Scaling(group(*tags, types=["uint16", "uint16"])).apply([3], GOOD, [1])
+    assert list(values) == [30]
+    assert quality is GOOD
+
+
+def test_good_plain_values_pass_without_a_copy():
+    values = [1.0, 2.0]
+    tags = [Tag(name="a", address=""), Tag(name="b", address="")]
+    assert Scaling(group(*tags, types=["float32", "float32"])).apply(values, GOOD, None)[0] is values
