@@ -39,6 +39,10 @@ class ControlError(HeadgateError):
     """The running process could not be asked, or refused the request."""
 
 
+class NotRunningError(ControlError):
+    """No process runs on this spool folder."""
+
+
 class Control:
     """The server side: a context manager, entered = listening, left = closed and the socket removed."""
 
@@ -124,7 +128,7 @@ def ask(folder: Path, request: Mapping[str, Any], *, timeout_s: float = 10.0) ->
                     break
                 answer += chunk
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise ControlError(f"no gateway runs on {folder}: start it with 'headgate run FILE'") from error
+        raise NotRunningError(f"no gateway runs on {folder}: start it with 'headgate run FILE'") from error
     except OSError as error:
         raise ControlError(f"{path}: {error.strerror or error}") from error
     if not answer:

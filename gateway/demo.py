@@ -25,7 +25,7 @@ async def simulated() -> AsyncIterator[dict[str, Any]]:
     async with AsyncExitStack() as stack:
         devices: dict[str, Any] = {}
         for name in installed():
-            driver = find(name)
+            driver: Any = find(name)
             if isinstance(driver, Simulates):
                 devices |= await stack.enter_async_context(driver.simulate())
         yield devices

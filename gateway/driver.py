@@ -93,6 +93,15 @@ class Simulates(Protocol):
         """Start simulated devices on loopback; gives the `devices` section of a gateway file that reads them."""
 
 
+@runtime_checkable
+class SimulatesLoad(Protocol):
+    """A driver that can pretend to be many cheap devices, for measuring what the gateway can do."""
+
+    @classmethod
+    def simulate_load(cls, devices: int, tags: int, every: str) -> AbstractAsyncContextManager[dict[str, Any]]:
+        """Serve that many devices with that many float32 tags; gives the `devices` section that polls them `every`."""
+
+
 @cache
 def find(name: str) -> type[Driver]:
     """The driver of that name. Raises UnknownDriverError, which lists those installed."""

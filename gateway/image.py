@@ -65,7 +65,7 @@ class Image:
             values[i] = batch.values[k]
             quality[i] = batch.quality if isinstance(batch.quality, Quality) else batch.quality[k]
             times[i] = batch.time if batch.times is None else batch.times[k]
-        page.values, page.quality, page.times = values, quality, times
+        page.values, page.quality, page.time, page.times = values, quality, batch.time, times
 
     def samples(self, device: str | None = None) -> Iterator[Sample]:
         """Every tag's latest sample, or those of one device, in the order of the file."""
@@ -76,6 +76,11 @@ class Image:
                 quality = page.quality if isinstance(page.quality, Quality) else page.quality[i]
                 time = page.time if page.times is None else page.times[i]
                 yield Sample(group.device, name, page.values[i], quality, time, group.units[i])
+
+    def batches(self) -> Iterator[Batch]:
+        """The same as `samples`, a dense batch for each group."""
+        for group, page in self._pages.items():
+            yield Batch(group, page.time, page.values, page.quality, times=page.times)
 
     def count_bad(self, device: str) -> int:
         """How many tags of a device are not good right now."""

@@ -32,7 +32,7 @@ def parse_duration(text: str) -> float:
     """Seconds in `100ms`, `1s`, `2.5m`, `2h`, `1d`. Raises ValueError with the cure."""
     found = _DURATION.fullmatch(text)
     if not found:
-        raise ValueError(f"'{text[:40]}' is not a duration; write a number and its unit, such as 100ms, 1s, 5m, 2h, 1d")
+        raise ValueError(f"'{text[:40]}' is no duration. Write a number and its unit, such as 100ms, 1s, 5m, 2h, 1d")
     return round(float(found[1]) * _SECONDS[found[2]], 9)
 
 
@@ -51,7 +51,7 @@ def parse_size(text: str) -> int:
     """Bytes in `64KiB`, `1GiB`, `10MB`. Raises ValueError with the cure."""
     found = _SIZE.fullmatch(text)
     if not found or found[2] not in _BYTES:
-        raise ValueError(f"'{text[:40]}' is not a size; write a number and its unit, such as 64KiB, 10MB, 1GiB")
+        raise ValueError(f"'{text[:40]}' is no size. Write a number and its unit, such as 64KiB, 10MB, 1GiB")
     return round(float(found[1]) * _BYTES[found[2]])
 
 
@@ -75,6 +75,8 @@ class DurationRange:
 
     def check(self, value: Any) -> float:
         """The seconds of a text. Raises ValueError with the cure."""
+        if value is None:
+            raise ValueError("has no value. Write a duration such as 100ms, 1s, 5m, or take the key out")
         seconds = parse_duration(str(value))
         if not parse_duration(self.low) <= seconds <= parse_duration(self.high):
             raise ValueError(f"'{value}' is outside {self.low} … {self.high}")

@@ -102,7 +102,7 @@ def resolve(reference: str, base: Path) -> Secret:
         text = os.environ.get(name, "")
         if not text:
             raise ValueError(
-                f"the environment variable {name} is not set, or empty; set it for the service, and for check"
+                f"the environment variable {name} is not set, or empty. Set it for the service, and for check"
             )
         return Secret(text, source=reference)
     if kind == "file":
@@ -110,11 +110,11 @@ def resolve(reference: str, base: Path) -> Secret:
     folder = os.environ.get(_CREDENTIALS)
     if not folder:
         raise ValueError(
-            f"credentials exist only under systemd, which sets ${_CREDENTIALS}; "
-            f"name it in the unit (LoadCredential={name}:/path), or use ${{file:/path}}"
+            f"credentials exist only under systemd, which sets ${_CREDENTIALS}. "
+            f"Name it in the unit (LoadCredential={name}:/path); for a check by hand, set the variable to their folder"
         )
     if "/" in name:
-        raise ValueError(f"'{name}' is not the name of a credential; a path goes into ${{file:…}}")
+        raise ValueError(f"'{name}' is not the name of a credential. A path goes into ${{file:…}}")
     return _read(Path(folder) / name, reference)
 
 
@@ -123,30 +123,34 @@ def _read(path: Path, reference: str) -> Secret:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # before opening: a FIFO would keep us waiting
-            raise ValueError(f"{path} is not a file; name a file that holds the secret and nothing else")
+            raise ValueError(f"{path} is not a file. Name a file that holds the secret and nothing else")
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"{path}: {reason}; make the file, readable for headgate") from error
+        raise ValueError(f"{path}: {reason}. Make the file, readable for headgate") from error
     if len(data) > _LARGEST:
-        raise ValueError(f"{path} is larger than {_LARGEST // 1024} KiB; that is no secret, name another file")
+        raise ValueError(f"{path} is larger than {_LARGEST // 1024} KiB. That is no secret, name another file")
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+        raise ValueError(f"{path} is not UTF-8 text. Save it as UTF-8") from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise ValueError(f"{path} is empty; write the secret into it")
-    return Secret(text, source=reference, caution=caution(path, status.st_mode))
+        raise ValueError(f"{path} is empty. Write the secret into it")
+    return Secret(text, source=reference, caution=caution(path))
 
 
-def caution(path: Path, mode: int) -> str:
-    """What is wrong with the permissions of a file that holds a secret, with the cure; empty when nothing is."""
+def caution(path: Path) -> str:
+    """What is wrong with the permissions of a file that holds a secret, with the cure; empty when nothing is.
+
+    Raises OSError when there is no such file.
+    """
+    mode = path.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"{path} can be changed by others on this machine; chmod go-w,o= {path}"
+        return f"{path} can be changed by others on this machine: chmod go-w,o= {path}"
     if mode & stat.S_IRWXO:
-        return f"{path} can be read by everybody on this machine; chmod o= {path}"
+        return f"{path} can be read by everybody on this machine: chmod o= {path}"
     return ""
 
 
@@ -161,7 +165,7 @@ def _secret(value: Any, info: core_schema.ValidationInfo) -> Secret:
         return value
     if not isinstance(value, str) or not is_reference(value):
         raise ValueError(
-            "a secret in plain text: whoever sees this file has it; write it into a file of its own "
+            "a secret in plain text: whoever sees this file has it. Write it into a file of its own "
             "(chmod 600) and put ${file:/path} here, or ${env:NAME}, or ${credential:NAME}"
         )
     return resolve(value, _base(info))
@@ -170,5 +174,5 @@ def _secret(value: Any, info: core_schema.ValidationInfo) -> Secret:
 def _text(value: Any, info: core_schema.ValidationInfo) -> str:
     """Read a pydantic field of type Text."""
     if not isinstance(value, str):
-        raise ValueError("expected text; put it in quotes")  # noqa: TRY004 - pydantic wants ValueError
+        raise ValueError("expected text. Put it in quotes")  # noqa: TRY004 - pydantic wants ValueError
     return resolve(value, _base(info)).reveal() if is_reference(value) else value

@@ -1,8 +1,8 @@
 """Many simulated Modbus TCP devices in one cheap process: the other side of a benchmark.
 
-Every device holds `tags` float32 values in big-endian word order, holding registers 0 … 2 * tags - 1, which change every
-100 ms. Answers are cut from register images that were made beforehand, so that the simulator costs little beside what
-is measured. It serves function code 3 and nothing else: any other request gets exception 1.
+Every device holds `tags` float32 values in big-endian word order, holding registers 0 … 2 * tags - 1, which change
+every 100 ms. Answers are cut from register images that were made beforehand, so that the simulator costs little beside
+what is measured. It serves function code 3 and nothing else: any other request gets exception 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 _IMAGES = 64
 _STEP_S = 0.1
@@ -42,8 +42,7 @@ class _Station(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a TCP server hands out
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data

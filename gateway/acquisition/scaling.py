@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import isfinite, lcm
+from math import inf, isfinite, lcm
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +19,7 @@ _LARGEST = 2**53
 """Beyond it a / c is no longer what the digits say when raw is a float; the plain product is as good."""
 
 NAN = uncertain("nan")
+RANGE = uncertain("range")
 
 Values = Sequence[Value]
 
@@ -46,10 +47,18 @@ def _scaler(tag: Tag) -> Callable[[Any], Any]:
 
 
 class Scaling:
-    """Scaling and the check for NaN and infinity of one group. `apply` works on dense and sparse values alike."""
+    """Scaling, and the checks for NaN, infinity and the tags' limits, of one group; for dense and sparse values alike.
+
+    A value outside `min` … `max` is kept, it cannot be measured again, but says `uncertain:range`.
+    """
 
     def __init__(self, group: ScanGroup) -> None:
         self._scalers = {i: _scaler(t) for i, t in enumerate(group.tags) if t.is_scaled}
+        self._limits = {
+            i: (-inf if t.min is None else t.min, inf if t.max is None else t.max)
+            for i, t in enumerate(group.tags)
+            if t.min is not None or t.max is not None
+        }
         self._is_numeric = group.is_numeric
         floats = [i for i, kind in enumerate(group.types) if kind.startswith("float")]
         self._pick_floats = itemgetter(*floats) if floats else None
@@ -59,14 +68,13 @@ class Scaling:
         self, values: Values, quality: Quality | Sequence[Quality], index: Sequence[int] | None
     ) -> tuple[Values, Quality | Sequence[Quality]]:
         """Engineering values with their quality; NaN and infinities become None with `uncertain:nan`."""
+        if quality is not GOOD and isinstance(quality, Quality):
+            return values, quality  # the same cause for all: there are no values
         if self._scalers:
             values = self._scale(values, index)
-        if quality is GOOD and index is None:
-            if self._pick_floats is None or self._are_finite(values):
-                return values, quality
-        elif quality is not GOOD and isinstance(quality, Quality):
-            return values, quality  # the same cause for all: there are no values
-        return self._without_nan(values, quality)
+        if quality is not GOOD or index is not None or not self._are_finite(values):
+            values, quality = self._without_nan(values, quality)
+        return values, self._grade(values, quality, index) if self._limits else quality
 
     def _scale(self, values: Values, index: Sequence[int] | None) -> Values:
         out = list(values)
@@ -84,9 +92,10 @@ class Scaling:
 
     def _are_finite(self, values: Values) -> bool:
         """One sum in C tells: it is finite when all are (an overflow of the sum only costs a second look)."""
+        if self._pick_floats is None:
+            return True
         if self._is_numeric:
             return isfinite(sum(values))  # type: ignore[arg-type]
-        assert self._pick_floats is not None  # noqa: S101 - the caller looked
         picked = self._pick_floats(values)
         return isfinite(picked if self._has_one_float else sum(picked))
 
@@ -103,3 +112,20 @@ class Scaling:
             out[k] = None
             grades[k] = NAN
         return out, grades
+
+    def _grade(
+        self, values: Values, quality: Quality | Sequence[Quality], index: Sequence[int] | None
+    ) -> Quality | Sequence[Quality]:
+        outside = []
+        for k, i in enumerate(range(len(values)) if index is None else index):
+            limits = self._limits.get(i)
+            value = values[k]
+            if limits and isinstance(value, (int, float)) and not limits[0] <= value <= limits[1]:
+                outside.append(k)
+        if not outside:
+            return quality
+        grades = [quality] * len(values) if isinstance(quality, Quality) else list(quality)
+        for k in outside:
+            if grades[k] is GOOD:
+                grades[k] = RANGE
+        return grades

@@ -55,6 +55,6 @@ def _print(app: App, uplink: str | None) -> None:
     if uplink is None:
         foot = "Add --uplink mqtt://HOST:PORT to publish these values. Ctrl-C ends the demo."
     else:
-        foot = f"{uplink}: {app.uplink_summary()}. Topics: headgate/{demo.NAME}/#. Ctrl-C ends the demo."
+        foot = f"{app.summary()}. Topics: headgate/{demo.NAME}/#. Ctrl-C ends the demo."
     clear = _CLEAR if sys.stdout.isatty() else ""
     print(f"{clear}{text}\n\n{foot}\n", flush=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.acquisition.scaling import NAN, Scaling, coefficients
-from gateway.model import GOOD, Device, ScanGroup, Tag, bad
+from gateway.model import GOOD, Device, ScanGroup, Tag, bad, uncertain
 
 
 def group(*tags, types):
@@ -95,6 +95,24 @@ def test_sparse_values_are_scaled_by_their_positions():
     values, quality = Scaling(group(*tags, types=["uint16", "uint16"])).apply([3], GOOD, [1])
     assert list(values) == [30]
     assert quality is GOOD
+
+
+@pytest.mark.parametrize(
+    ("value", "quality"), [(4.0, GOOD), (20.0, GOOD), (3.9, uncertain("range")), (20.1, uncertain("range"))]
+)
+def test_a_value_outside_its_limits_is_kept_and_says_so(value, quality):
+    tags = [Tag(name="a", address="", min=4.0, max=20.0), Tag(name="b", address="")]
+    values, grades = Scaling(group(*tags, types=["float32", "float32"])).apply([value, 99.0], GOOD, None)
+    assert list(values) == [value, 99.0]
+    assert ([grades] * 2 if grades is GOOD else list(grades)) == [quality, GOOD]
+
+
+def test_limits_are_of_the_engineering_value_and_of_one_side_if_need_be():
+    tag = Tag(name="a", address="", scale=0.1, max=10.0)
+    scaling = Scaling(group(tag, types=["int16"]))
+    assert scaling.apply([100], GOOD, None) == ([10.0], GOOD)
+    assert scaling.apply([-9000], GOOD, None) == ([-900.0], GOOD)
+    assert scaling.apply([101], GOOD, [0]) == ([10.1], [uncertain("range")])
 
 
 def test_good_plain_values_pass_without_a_copy():

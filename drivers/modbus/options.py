@@ -1,0 +1,108 @@
+"""The keys of a device and of a tag that only this driver knows, checked where the file comes in."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from drivers.modbus.pdu import MAX_BITS, MAX_REGISTERS
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(text: object) -> float:
+    """A duration of the file in seconds. Numbers are refused: 1 could be seconds as well as milliseconds."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is no duration. Write a number and its unit, like 100ms, 1s or 5m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+Seconds = Annotated[
+    float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$"})
+]
+"""Written `100ms`, `1s`, `5m`, `1h`; read as seconds."""
+
+
+class DeviceOptions(BaseModel):
+    """What a device may say over and above what every device says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unit: int = Field(
+        default=1,
+        ge=0,
+        le=255,
+        description="The unit identifier (slave address) that the device answers to, 0 to 255.",
+    )
+    timeout: Seconds = Field(
+        default=1.0,
+        ge=0.01,
+        le=60,
+        description="How long an answer may take before its tags are bad:timeout; the longest of a line bounds its "
+        "connecting too.",
+        json_schema_extra={"default": "1s"},
+    )
+    request_gap: Seconds = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="How long the unit is left in peace after an answer before it is asked again, for devices that "
+        "lose requests which come too fast.",
+        json_schema_extra={"default": "0s"},
+    )
+    connect_delay: Seconds = Field(
+        default=0.0,
+        ge=0,
+        le=60,
+        description="How long to wait after connecting before the first request, for devices that lose it otherwise; "
+        "the longest of a line counts.",
+        json_schema_extra={"default": "0s"},
+    )
+    max_in_flight: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="How many requests may be under way on the connection at once; the smallest of a line counts, and "
+        "gateways to serial lines want 1.",
+    )
+    max_registers: int = Field(
+        default=MAX_REGISTERS,
+        ge=1,
+        le=MAX_REGISTERS,
+        description="How many registers one request may ask for, where the device takes fewer than the standard's 125.",
+    )
+    max_bits: int = Field(
+        default=MAX_BITS,
+        ge=1,
+        le=MAX_BITS,
+        description="How many coils or discrete inputs one request may ask for, where the device takes fewer than the "
+        "standard's 2000.",
+    )
+    max_gap: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_BITS,
+        description="How many registers or bits that no tag asks for may be read between two tags to save a request; "
+        "left out, as many as pay for themselves; 0 reads nothing that was not asked for.",
+    )
+
+
+class TagOptions(BaseModel):
+    """What a tag may say over and above what every tag says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    length: int | None = Field(
+        default=None,
+        ge=1,
+        le=2 * MAX_REGISTERS,
+        description="How many characters (bytes) a string has; two stand in each register.",
+    )
+    encoding: Literal["ascii", "latin-1", "utf-8"] = Field(
+        default="ascii",
+        description="How the bytes of a string become text.",
+    )

@@ -1,0 +1,248 @@
+"""The one place where parts meet: it starts and stops one device line or uplink by name, and all of them in order.
+
+Start: store, control socket, uplinks, lines, ready. Stop: lines (no new samples), uplinks (send what is new, say
+stopped), control socket, store (what is not acknowledged goes to the disk). A part that fails is contained; the others
+go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Self
+
+from gateway import __version__, settings
+from gateway.acquisition.line import Line
+from gateway.clock import Clock, SystemClock
+from gateway.config import Config
+from gateway.control import Control
+from gateway.driver import LineKey, find
+from gateway.errors import HeadgateError, RefusedError
+from gateway.image import Image
+from gateway.metrics import Metrics
+from gateway.model import Batch, Device, DeviceState
+from gateway.spool.spool import Limits, Spool
+from gateway.supervisor import Supervisor, contained
+from gateway.systemd import Notifier
+from gateway.uplinks.forwarder import Forwarder
+from gateway.uplinks.options import Options, Tls
+
+log = logging.getLogger("headgate.app")
+
+_LINE_STOP_S = 1.0
+_DRAIN_S = 1.5
+_CLOSE_S = 1.5
+"""An ordered stop takes less than 5 s even when every part uses up its time."""
+
+_WRITER_STUCK_S = 60.0
+"""A card may stall for half a minute; a write that takes longer will not come back."""
+
+_STATUS_EVERY_S = 5.0
+
+
+class App:
+    """One running gateway: entered = started, left = stopped in order. Raises RefusedError where it cannot start."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, notifier: Notifier | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.image = Image()
+        self.metrics = Metrics()
+        self.supervisor = Supervisor(clock=self.clock, metrics=self.metrics)
+        self._config = config
+        self._notifier = notifier or Notifier({})
+        self._stack = AsyncExitStack()
+        self._forwarders: dict[str, Forwarder] = {}
+        self._lines: dict[str, Line] = {}
+        self._groups = 0
+        self._started = self.clock.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<App {self._config.gateway}: {len(self._lines)} lines, {len(self._forwarders)} uplinks>"
+
+    async def __aenter__(self) -> Self:
+        file = self._config
+        path = file.spool.path
+        self.spool = await Spool.open(path, _limits(file.spool), clock=self.clock, metrics=self.metrics)
+        self._stack.push_async_callback(contained, "spool", self._close_spool)
+        await self._open_control()
+        for name in file.uplinks:
+            self.start_uplink(name)
+        for key, devices in file.lines.items():
+            self.start_line(key, devices)
+        self.supervisor.start("watch", self._watch)
+        counts = f"{len(file.devices)} devices, {len(file.uplinks)} uplinks"
+        log.info("headgate %s runs '%s': %s, spool %s", __version__, file.gateway, counts, path)
+        self._notifier.ready()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._notifier.stopping()
+        log.info("stopping")
+        await self.supervisor.stop("watch", timeout_s=_LINE_STOP_S)
+        await asyncio.gather(*(self.stop_line(port) for port in list(self._lines)))
+        await asyncio.gather(*(self.stop_uplink(name) for name in list(self._forwarders)))
+        await self._stack.aclose()
+        log.info("stopped")
+
+    # --- parts by name ---
+
+    def start_line(self, key: LineKey, devices: Sequence[Device]) -> None:
+        """Poll the devices of one line from now on."""
+        file = self._config
+        line = Line(
+            key.port,
+            find(devices[0].driver),
+            [(device, file.groups[device.name]) for device in devices],
+            sink=self._sink,
+            image=self.image,
+            on_state=self._on_state,
+            clock=self.clock,
+            metrics=self.metrics,
+            number=self._groups,
+        )
+        self._groups += sum(len(file.groups[device.name]) for device in devices)
+        self._lines[key.port] = line
+        self.supervisor.start(f"line {key.port}", line.run)
+
+    async def stop_line(self, port: str) -> None:
+        """Stop polling the devices of one line."""
+        del self._lines[port]
+        await self.supervisor.stop(f"line {port}", timeout_s=_LINE_STOP_S)
+
+    def start_uplink(self, name: str) -> None:
+        """Forward to one uplink from now on, from where it was left."""
+        uplink = self._config.uplinks[name]
+        cursor = self.spool.cursor(name, holds=uplink.holds)
+        forwarder = Forwarder(
+            _options(self._config, uplink),
+            spool=self.spool,
+            cursor=cursor,
+            states=self.image.states,
+            latest=self.image.batches,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        self._forwarders[name] = forwarder
+        self.supervisor.start(f"uplink {name}", forwarder.run)
+
+    async def stop_uplink(self, name: str) -> None:
+        """Send what is new for a moment, say stopped, disconnect."""
+        forwarder = self._forwarders.pop(name)
+        await contained(f"uplink {name}", lambda: forwarder.stop(_DRAIN_S))
+        await self.supervisor.stop(f"uplink {name}", timeout_s=_LINE_STOP_S)
+
+    def _sink(self, batch: Batch) -> None:
+        self.spool.append(batch)
+
+    def _on_state(self, state: DeviceState) -> None:
+        for forwarder in self._forwarders.values():
+            forwarder.device_changed(state)
+
+    # --- store and control ---
+
+    async def _close_spool(self) -> None:
+        try:
+            await asyncio.wait_for(self.spool.close(), _CLOSE_S)
+        except TimeoutError:
+            log.error("the spool could not be closed within %.1f s: the disk does not answer", _CLOSE_S)  # noqa: TRY400 - no trace helps
+
+    async def _open_control(self) -> None:
+        """Without its socket the gateway still does its work: only the commands that ask it do not."""
+        control = Control(self._config.spool.path, {"status": self._say_status, "read": self._say_samples})
+        try:
+            await self._stack.enter_async_context(control)
+        except RefusedError as error:
+            log.warning("no control socket: %s", error)
+
+    def _say_samples(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        device = request.get("device")
+        if device is not None and device not in self._config.groups:
+            raise HeadgateError(f"there is no device '{device}'; there are: {', '.join(self._config.groups)}")
+        return {"samples": [asdict(sample) for sample in self.image.samples(device)]}
+
+    def _say_status(self, _request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {
+            "gateway": self._config.gateway,
+            "version": __version__,
+            "up_s": self.clock.monotonic() - self._started,
+            "clock": self.clock.state(),
+            "devices": [self._device_status(device) for device in self._config.devices],
+            "uplinks": [asdict(forwarder.status()) for forwarder in self._forwarders.values()],
+            "spool": asdict(self.spool.status()),
+            "tasks": [
+                {"name": h.name, "state": h.state, "crashes": h.crashes, "last_error": h.last_error}
+                for h in self.supervisor.health.values()
+            ],
+            "metrics": [{"name": name, "labels": labels, "value": value} for name, labels, value in self.metrics],
+        }
+
+    def _device_status(self, device: Device) -> dict[str, Any]:
+        state = self.image.states.get(device.name)
+        return {
+            "name": device.name,
+            "state": "unknown" if state is None else "online" if state.online else "offline",
+            "cause": "" if state is None else state.cause,
+            "since": None if state is None else state.since,
+            "tags": len(device.tags),
+            "bad": self.image.count_bad(device.name),
+        }
+
+    # --- the service manager ---
+
+    async def _watch(self) -> None:
+        """Feed the watchdog while the loop and the writer make progress, and say how things stand."""
+        period = self._notifier.watchdog_s
+        pause = _STATUS_EVERY_S if period is None else min(_STATUS_EVERY_S, period / 3)
+        while True:
+            if self.spool.busy_s < _WRITER_STUCK_S:
+                self._notifier.watchdog()
+            self._notifier.status(self.summary())
+            await asyncio.sleep(pause)
+
+    def summary(self) -> str:
+        """How things stand, in one line."""
+        online = sum(state.online for state in self.image.states.values())
+        parts = [f"{online} of {len(self._config.devices)} devices online"]
+        waiting = {cursor.name: cursor.lag_records for cursor in self.spool.status().cursors}
+        for name, forwarder in self._forwarders.items():
+            where = "connected" if forwarder.status().connected else "not connected"
+            parts.append(f"{name} {where}, {waiting[name]} records waiting")
+        return "; ".join(parts)
+
+
+def _options(file: Config, uplink: settings.Uplink) -> Options:
+    """What the file says of an uplink, in the uplink's own words."""
+    tls = uplink.tls
+    return Options(
+        name=uplink.name,
+        gateway=file.gateway,
+        servers=uplink.urls,
+        client_id=uplink.client_id,
+        username=uplink.username,
+        password=uplink.password,
+        tls=None if tls is None else Tls(**asdict(tls)),
+        qos=uplink.qos,
+        version=uplink.version,
+        keep_alive_s=uplink.keep_alive_s,
+        payload=uplink.payload,
+        prefix=file.prefix,
+        topic=uplink.topic,
+        retain=uplink.retain,
+        max_in_flight=uplink.max_in_flight,
+    )
+
+
+def _limits(spool: settings.Spool) -> Limits:
+    return Limits(
+        max_bytes=spool.max_bytes,
+        ram_bytes=spool.ram_bytes,
+        commit_interval_s=spool.commit_interval_s,
+        commit_bytes=spool.commit_bytes,
+        persist=spool.persist,
+    )

@@ -1,0 +1,148 @@
+"""`headgate check FILE`: what is wrong with a gateway file, or what it says when nothing is. Nothing is touched."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.errors import Mistake
+    from gateway.model import ScanGroup
+
+SUMMARY = "check a gateway file: every mistake with its place and its cure; nothing is touched"
+
+_SHOWN = 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("file", type=Path, help="the gateway file")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    parser.add_argument(
+        "--export-csv", type=Path, metavar="OUT", help="write all tags as a CSV tag list to OUT (- for standard output)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the file. Exit code 0 when it can be run, 2 when not, 1 when the list cannot be written.
+
+    Mistakes and warnings go to standard output, one a line; how many there are goes to standard error.
+    """
+    from gateway.config import load
+    from gateway.errors import FileError
+
+    try:
+        config = load(args.file)
+    except FileError as error:
+        if args.json:
+            _print_json({"ok": False, "mistakes": _listed(error.mistakes), "warnings": []})
+        else:
+            for mistake in error.mistakes:
+                print(mistake)
+            print(f"{args.file}: {_count(len(error.mistakes), 'mistake')}", file=sys.stderr)
+        return 2
+    if args.export_csv is not None:
+        return _export(config, args.export_csv)
+    if args.json:
+        _print_json({"ok": True, "mistakes": [], "warnings": _listed(config.warnings), **_facts(config)})
+        return 0
+    for warning in config.warnings:
+        print(f"{warning.place}: warning: {warning.text}")
+    print("\n".join(_summary(config)))
+    print(f"{args.file}: no mistakes", file=sys.stderr)
+    return 0
+
+
+def _listed(mistakes: Iterable[Mistake]) -> list[dict[str, Any]]:
+    return [{"file": m.place.file, "line": m.place.line, "column": m.place.column, "text": m.text} for m in mistakes]
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    import orjson
+
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def _facts(config: Config) -> dict[str, Any]:
+    """What the file says, in numbers."""
+    return {
+        "gateway": config.gateway,
+        "prefix": config.prefix,
+        "spool": str(config.spool.path),
+        "lines": len(config.lines),
+        "tags": sum(len(device.tags) for device in config.devices),
+        "values_per_s": round(sum(values_per_s(groups) for groups in config.groups.values()), 3),
+        "devices": [
+            {
+                "name": device.name,
+                "driver": device.driver,
+                "url": device.url,
+                "tags": len(device.tags),
+                "groups": len(config.groups[device.name]),
+                "requests": requests(config.groups[device.name]),
+                "values_per_s": round(values_per_s(config.groups[device.name]), 3),
+            }
+            for device in config.devices
+        ],
+        "uplinks": [
+            {"name": u.name, "urls": u.urls, "payload": u.payload, "topic": u.topic, "qos": u.qos, "holds": u.holds}
+            for u in config.uplinks.values()
+        ],
+    }
+
+
+def values_per_s(groups: Iterable[ScanGroup]) -> float:
+    """How many values a second are read when all goes well."""
+    return sum(len(group.tags) / group.every_s for group in groups)
+
+
+def requests(groups: Iterable[ScanGroup]) -> int | None:
+    """How many requests it takes to read each group once, where the driver's plan lists its `requests`."""
+    plans = [getattr(group.plan, "requests", None) for group in groups]
+    counts = [len(plan) for plan in plans if isinstance(plan, tuple | list)]
+    return sum(counts) if len(counts) == len(plans) else None
+
+
+def _summary(config: Config) -> list[str]:
+    """What the file says, for people."""
+    facts = _facts(config)
+    plant = f"{_count(len(config.devices), 'device')} on {_count(len(config.lines), 'line')}"
+    load = f"{_count(facts['tags'], 'tag')}, {facts['values_per_s']:g} values/s"
+    lines = [f"gateway {config.gateway}: {plant}, {load}"]
+    for device in facts["devices"][:_SHOWN]:
+        asked = "" if device["requests"] is None else f" in {_count(device['requests'], 'request')}"
+        text = f"{_count(device['tags'], 'tag')}{asked}, {device['values_per_s']:g} values/s"
+        lines.append(f"  {device['name']}: {device['driver']} {device['url']}, {text}")
+    if (more := len(config.devices) - _SHOWN) > 0:
+        lines.append(f"  … and {more} more")
+    for uplink in config.uplinks.values():
+        topic = uplink.topic.replace("{prefix}", config.prefix).replace("{gateway}", config.gateway)
+        lines.append(f"uplink {uplink.name}: {', '.join(uplink.urls)}, {uplink.payload} to {topic}, qos {uplink.qos}")
+    lines.append(f"spool: {config.spool.path}")
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _export(config: Config, out: Path) -> int:
+    """Write the tags as a list. Exit code."""
+    from gateway.driver import find
+    from gateway.mapping.tags_csv import write_tags
+
+    if str(out) == "-":
+        write_tags(config.devices, find, sys.stdout)
+        return 0
+    try:
+        with out.open("w", encoding="utf-8", newline="") as file:
+            count = write_tags(config.devices, find, file)
+    except OSError as error:
+        print(f"{out}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return 1
+    print(f"{out}: {count} tags", file=sys.stderr)
+    return 0

@@ -1,0 +1,59 @@
+"""`headgate init`: a gateway file to start from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gateway.errors import RefusedError
+
+SUMMARY = "Write a gateway file to start from."
+
+STARTER = """\
+# A gateway file. `headgate check {name}` says what is wrong with it, `headgate run {name}` runs it,
+# `headgate schema > headgate.schema.json` gives editors completion:
+# yaml-language-server: $schema=headgate.schema.json
+
+gateway: plant1              # its name everywhere: client id, topics
+
+spool:
+  max_bytes: 1GiB            # the oldest samples go first when a link stays away longer than this lasts
+
+uplinks:
+  local:
+    url: mqtt://127.0.0.1:1883
+    # url: mqtts://broker.example.com:8883
+    # username: plant1
+    # password: ${{file:/etc/headgate/broker.password}}
+    # tls: {{ca: ca.pem, cert: gateway.pem, key: gateway.key}}
+
+devices:
+  boiler:
+    driver: modbus
+    url: tcp://192.0.2.10:502
+    unit: 1
+    every: 1s
+    tags:
+      flow:   {{address: "holding:100", type: float32, unit: m3/h, deadband: 0.1}}
+      pump:   {{address: "coil:5", on: change, max_silence: 10m}}
+      energy: {{address: "input:20", type: uint32, order: CDAB, scale: 0.001, unit: kWh, every: 10s}}
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", nargs="?", default="gateway.yaml", help="the file to write (default: gateway.yaml)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file; an existing one is never overwritten."""
+    path = Path(options.file)
+    try:
+        with path.open("x", encoding="utf-8") as out:
+            out.write(STARTER.format(name=path.name))
+    except FileExistsError:
+        raise RefusedError(f"{path} is there already and stays as it is; give another name") from None
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be written: {error.strerror}") from error
+    print(f"Wrote {path}. Next: edit its devices, then `headgate check {path}` and `headgate run {path}`.")
+    return 0

@@ -1,0 +1,98 @@
+"""`headgate read FILE [DEVICE [TAG]]`: values now, from the running gateway or, where none runs, from the devices."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway import demo
+from gateway.acquisition.line import Line
+from gateway.clock import SystemClock
+from gateway.config import Config, load
+from gateway.control import NotRunningError, ask
+from gateway.driver import find
+from gateway.errors import RefusedError
+from gateway.image import Image, Sample
+from gateway.metrics import Metrics
+from gateway.model import GOOD, Quality, bad
+
+SUMMARY = "Read values now: from the running gateway, or from the devices where none runs."
+
+_PATIENCE_S = 30.0
+_LOOK_EVERY_S = 0.05
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", type=Path, help="the gateway file")
+    parser.add_argument("device", nargs="?", help="only this device")
+    parser.add_argument("tag", nargs="?", help="only this tag")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the samples asked for. Exit code 1 when one of them is not good."""
+    config = load(options.file)
+    _check(config, options.device, options.tag)
+    try:
+        answer = ask(config.spool.path, {"do": "read", "device": options.device})
+        samples = [_sample(row) for row in answer["samples"]]
+    except NotRunningError:
+        samples = asyncio.run(_read(config, options.device))
+    chosen = [s for s in samples if options.tag in (None, s.tag)]
+    if options.json:
+        rows = [asdict(s) for s in chosen]
+        print(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=str).decode())
+    else:
+        print(demo.table(chosen, {}, SystemClock().wall_ms()))
+    return 0 if all(s.quality == GOOD for s in chosen) else 1
+
+
+def _check(config: Config, device: str | None, tag: str | None) -> None:
+    names = {d.name: {t.name for t in d.tags} for d in config.devices}
+    if device is not None and device not in names:
+        raise RefusedError(f"there is no device '{device}'; the file has: {', '.join(names)}")
+    if device is not None and tag is not None and tag not in names[device]:
+        raise RefusedError(f"device '{device}' has no tag '{tag}'; it has: {', '.join(sorted(names[device]))}")
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    return Sample(**{**row, "quality": GOOD if row["quality"] == GOOD else Quality(row["quality"])})
+
+
+async def _read(config: Config, device: str | None) -> list[Sample]:
+    """Poll until each tag has a sample, good or bad, once."""
+    image = Image()
+    clock, metrics = SystemClock(), Metrics()
+    tasks = []
+    for key, devices in config.lines.items():
+        wanted = [(d, config.groups[d.name]) for d in devices if device in (None, d.name)]
+        if wanted:
+            line = Line(
+                key.port,
+                find(wanted[0][0].driver),
+                wanted,
+                sink=lambda _: None,
+                image=image,
+                on_state=lambda _: None,
+                clock=clock,
+                metrics=metrics,
+            )
+            tasks.append(asyncio.create_task(line.run(), name=f"line {key.port}"))
+    deadline = clock.monotonic() + _PATIENCE_S
+    while _is_waiting(image.samples()) and clock.monotonic() < deadline and not all(t.done() for t in tasks):
+        await asyncio.sleep(_LOOK_EVERY_S)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return list(image.samples())
+
+
+def _is_waiting(samples: Iterable[Sample]) -> bool:
+    return any(s.quality == bad("startup") for s in samples)

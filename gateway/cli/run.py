@@ -1,0 +1,65 @@
+"""`headgate run FILE`: the gateway in the foreground, as a person or a service manager starts it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.app import App
+from gateway.config import Config, load
+from gateway.systemd import Notifier, log_formatter
+
+SUMMARY = "Run a gateway file in the foreground, as a service does."
+
+log = logging.getLogger("headgate.run")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", type=Path, help="the gateway file")
+    parser.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="info",
+        help="least important messages to log, on standard error (default: info)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; then stop in order within 5 s."""
+    start_log(options.log_level)
+    config = load(options.file)
+    for mistake in config.warnings:
+        log.warning("%s", mistake)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_run(config))
+    return 0
+
+
+def start_log(level: str) -> None:
+    """Log to standard error; with priorities where the journal reads it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(log_formatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("headgate").setLevel(level.upper())
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Give uvloop where it is installed (64-bit Linux); everything runs without."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _run(config: Config) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with App(config, notifier=Notifier()):
+        await stop.wait()

@@ -1,0 +1,178 @@
+"""The gateway file, read, checked and compiled: every mistake at once, or a Config that can be run.
+
+Nothing is touched: no network, no folder made. Files that the gateway file names are read: mappings, lists, secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from pydantic import Field
+
+from gateway.driver import Driver, LineKey, find
+from gateway.errors import FileError, Mistake
+from gateway.mapping.loader import Loader
+from gateway.mapping.reading import Reading
+from gateway.mapping.schema import Section
+from gateway.model import Device, Place, ScanGroup
+from gateway.settings import Spool, Uplink, check_topics, read_spool, read_uplinks, wrong_topic
+
+Drivers = Callable[[str], type[Driver]]
+"""Gives the driver of a name, or raises UnknownDriverError."""
+
+_PREFIX = "headgate/{gateway}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a checked file says. `prefix` is filled in; `groups` are by device name; devices of a line have one driver.
+
+    `warnings` are what works but should not stay so.
+    """
+
+    gateway: str
+    prefix: str
+    spool: Spool
+    uplinks: Mapping[str, Uplink]
+    devices: tuple[Device, ...]
+    groups: Mapping[str, tuple[ScanGroup, ...]]
+    lines: Mapping[LineKey, tuple[Device, ...]]
+    warnings: tuple[Mistake, ...] = ()
+
+
+class GatewayFile(Section):
+    """The file that says what a gateway does: its devices, its uplinks, and the queue between them."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"broker", "http"})
+
+    gateway: str = Field(description="The gateway's name everywhere: client id, topics, metrics.")
+    prefix: str = Field(_PREFIX, description="What every topic begins with; by default headgate/{gateway}.")
+    spool: dict[str, Any] | None = Field(None, description="The durable queue between the devices and the uplinks.")
+    uplinks: dict[str, Any] | None = Field(None, description="Where values go: MQTT sessions by name, any number.")
+    templates: dict[str, Any] | None = Field(None, description="Devices with holes, by name, for fleets of equal ones.")
+    devices: dict[str, Any] = Field(min_length=1, description="Where values come from: the devices by name.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """What the file says, before its addresses are compiled.
+
+    `keys` and `urls`: each device's line, and its url's place. `listed`: the devices of fleets.
+    """
+
+    gateway: str
+    prefix: str
+    spool: Spool | None
+    uplinks: Mapping[str, Uplink]
+    devices: tuple[Device, ...]
+    keys: Mapping[str, LineKey]
+    urls: Mapping[str, Place]
+    listed: frozenset[str]
+
+
+def load(path: Path, *, drivers: Drivers = find) -> Config:
+    """Read a gateway file. Raises FileError with every mistake of schema, references and addresses together."""
+    reading = Reading(path.parent, drivers)
+    data = reading.yaml(path)
+    if data is None:
+        reading.mistakes.check()
+    draft = _read(data or {}, reading, Place(str(path), 1, 1))
+    del data
+    return _compiled(draft, reading)
+
+
+def from_mapping(data: dict[str, Any], *, base: Path, drivers: Drivers = find) -> Config:
+    """The same from a dict instead of a file; relative files are relative to `base`. Raises FileError."""
+    reading = Reading(base, drivers)
+    return _compiled(_read(data, reading, Place()), reading)
+
+
+def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
+    """Check what stands in the files; mistakes are noted."""
+    file = reading.validate(GatewayFile, data, start, lambda _: "")
+    name = file.gateway if file else ""
+    prefix = file.prefix if file else _PREFIX
+    if file is not None:
+        reading.check_name(name, "gateway", reading.places.value(data, "gateway"))
+    if wrong := wrong_topic(prefix, ["gateway"]):
+        reading.mistakes.add(reading.places.value(data, "prefix"), f"prefix: {wrong}")
+    spool = read_spool(_section(data, "spool"), reading.places.locate(data, ["spool"], start, key=True), reading)
+    written = _section(data, "uplinks")
+    if not written:
+        reading.mistakes.warn(start, "there are no uplinks: values go nowhere. Add a section uplinks:")
+    uplinks = read_uplinks(written, name, reading)
+    loader = Loader(reading)
+    devices = tuple(loader.devices(_section(data, "devices"), _section(data, "templates")))
+    check_topics(uplinks, devices, written, reading)
+    return _Draft(
+        gateway=name,
+        prefix=prefix.replace("{gateway}", name),
+        spool=spool,
+        uplinks=uplinks,
+        devices=devices,
+        keys=loader.lines,
+        urls=loader.urls,
+        listed=loader.listed,
+    )
+
+
+def _compiled(draft: _Draft, reading: Reading) -> Config:
+    """Have the drivers plan their reads. Raises FileError with all mistakes so far."""
+    reading.places.forget()  # a document of 10,000 tags is larger than what is made of it now, in its place
+    groups = _compile(draft, reading)
+    lines = _lines(draft, reading)
+    reading.mistakes.check()
+    return Config(
+        gateway=draft.gateway,
+        prefix=draft.prefix,
+        spool=cast(Spool, draft.spool),  # None came with a mistake
+        uplinks=draft.uplinks,
+        devices=draft.devices,
+        groups=groups,
+        lines=lines,
+        warnings=reading.mistakes.warnings,
+    )
+
+
+def _section(data: dict[str, Any], key: str) -> dict[str, Any]:
+    """A section of the file; empty when it is left out or no section (which is noted elsewhere)."""
+    section = data.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _compile(draft: _Draft, reading: Reading) -> dict[str, tuple[ScanGroup, ...]]:
+    """The scan groups of each device; what its driver finds wrong is noted."""
+    groups: dict[str, tuple[ScanGroup, ...]] = {}
+    for device in draft.devices:
+        try:
+            groups[device.name] = tuple(reading.drivers(device.driver).compile(device, device.tags))
+        except FileError as error:
+            for mistake in error.mistakes:
+                at = mistake.place if mistake.place.line else device.place
+                mine = at == device.place or (device.name in draft.listed and at.file == device.place.file)
+                reading.mistakes.add(at, f"device '{device.name}': {mistake.text}" if mine else mistake.text)
+    return groups
+
+
+def _lines(draft: _Draft, reading: Reading) -> dict[LineKey, tuple[Device, ...]]:
+    """The devices of each line. One port cannot be run with two sets of parameters, nor by two drivers."""
+    first: dict[str, tuple[LineKey, Device]] = {}
+    lines: dict[LineKey, tuple[Device, ...]] = {}
+    for device in draft.devices:
+        key = draft.keys.get(device.name)
+        if key is None:
+            continue
+        other_key, other = first.setdefault(key.port, (key, device))
+        where = f"device '{device.name}': {key.port} is used by device '{other.name}' ({other.place})"
+        if device.driver != other.driver:
+            at = draft.urls[device.name]
+            reading.mistakes.add(at, f"{where} with driver {other.driver}. A port has one driver")
+        elif key != other_key:
+            at = draft.urls[device.name]
+            differ = f"'{key.parameters}', there '{other_key.parameters}'"
+            reading.mistakes.add(at, f"{where} with other parameters: here {differ}. Make them equal")
+        lines[key] = (*lines.get(key, ()), device)
+    return lines

@@ -1,0 +1,377 @@
+"""The sections `spool` and `uplinks` of the gateway file: pydantic models in front, frozen settings behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from gateway.mapping.mistakes import LATER
+from gateway.mapping.reading import Label, Reading
+from gateway.mapping.schema import Section
+from gateway.model import Device, Place
+from gateway.quantities import DurationRange, SizeRange
+from gateway.secrets import Secret, Text, caution
+
+_SCHEMES = ("mqtt", "mqtts")
+_LONGEST_SOCKET = 107  # bytes of a Unix socket's path, unix(7); the control socket lies in the spool's folder
+_HOLE = re.compile(r"\{([^{}]*)\}")
+_TOPIC_WORDS = frozenset({"prefix", "gateway", "device", "tag"})
+
+
+# --- nouns ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """Where the spool lies and how much it may hold; `path` is absolute."""
+
+    path: Path
+    max_bytes: int
+    ram_bytes: int
+    commit_interval_s: float
+    commit_bytes: int
+    persist: Literal["on_age", "always"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How a server is trusted and how we show who we are; paths are absolute."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+    server_name: str = ""
+    alpn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uplink:
+    """One uplink, defaults filled in. `topic` is a template with {prefix}, {gateway}, {device}, {tag} and fields."""
+
+    name: str
+    urls: tuple[str, ...]
+    client_id: str
+    username: str | None
+    password: Secret | None
+    tls: Tls | None
+    qos: Literal[0, 1, 2]
+    version: Literal["5", "3.1.1"]
+    keep_alive_s: int
+    payload: Literal["json", "value"]
+    topic: str
+    retain: bool
+    max_in_flight: int
+    holds: bool
+
+
+# --- what the file says ---------------------------------------------------------------------------------------------
+
+
+def _many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class SpoolSection(Section):
+    """The durable queue between the devices and the uplinks."""
+
+    path: str | None = Field(
+        None, description="The spool's folder, relative to this file; by default headgate-data/spool beside this file."
+    )
+    max_bytes: Annotated[int, SizeRange("1MiB", "16TiB")] = Field(
+        2**30,
+        description="The most the spool may hold on disk; beyond it the oldest records go, counted. Default 1GiB.",
+    )
+    commit_interval_s: Annotated[float, DurationRange("10ms", "1h")] = Field(
+        1.0, alias="commit_interval", description="The longest a record waits before it is written to disk; default 1s."
+    )
+    commit_bytes: Annotated[int, SizeRange("4KiB", "64MiB")] = Field(
+        256 * 2**10, description="So much data is written at once, before its time; default 256KiB."
+    )
+    ram_bytes: Annotated[int, SizeRange("1MiB", "64GiB")] = Field(
+        16 * 2**20, description="The most memory that records may take; default 16MiB."
+    )
+    persist: Literal["on_age", "always"] = Field(
+        "on_age",
+        description="Whether to write only records that no uplink acknowledged in time (on_age), or all (always).",
+    )
+
+
+class TlsSection(Section):
+    """How an mqtts server is trusted and how the gateway shows who it is. Files are relative to this file."""
+
+    ca: str | None = Field(None, description="A PEM file of authorities to trust; by default those of the system.")
+    cert: str | None = Field(None, description="A PEM file of the gateway's certificate, with its chain.")
+    key: str | None = Field(None, description="A PEM file of the private key, where it is not in cert.")
+    verify: Literal["on", "off"] = Field("on", description="Whether the server must prove who it is; off is an alarm.")
+    server_name: str = Field(
+        "", description="The name the server's certificate must bear, where it is not the url's host."
+    )
+    alpn: Annotated[list[str], BeforeValidator(_many, json_schema_input_type=str | list[str])] = Field(
+        default_factory=list, description="Protocol names to offer (ALPN), for servers that share port 443."
+    )
+
+
+class UplinkSection(Section):
+    """One northbound MQTT session."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"order", "replay_rate", "preset", "filter"})
+
+    url: Annotated[list[str], BeforeValidator(_many, json_schema_input_type=str | list[str])] = Field(
+        min_length=1, description="The server, mqtts://broker.example.com:8883 for example, or a list to try in turn."
+    )
+    username: Text | None = Field(None, description="The user name to log in with; may be a reference as for password.")
+    password: Secret | None = Field(
+        None,
+        description="The password by reference: ${file:/path}, ${env:NAME} or ${credential:NAME} (systemd's).",
+    )
+    tls: TlsSection | None = Field(None, description="How an mqtts server is trusted; by default as the system does.")
+    qos: Literal[0, 1, 2] = Field(1, description="MQTT's quality of service; 0 loses data and holds nothing.")
+    client_id: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="The MQTT client id; by default the gateway's name."
+    )
+    version: Annotated[Literal["5", "3.1.1"], BeforeValidator(str), WithJsonSchema({"enum": [5, "5", "3.1.1"]})] = (
+        Field("5", description="The MQTT version; 5 (the default) falls back to 3.1.1 where the server asks for it.")
+    )
+    keep_alive_s: Annotated[float, DurationRange("5s", "5h")] = Field(
+        15.0, alias="keep_alive", description="After so much silence the connection is tested; default 15s."
+    )
+    payload: Literal["json", "value"] = Field(
+        "json", description="One JSON object for each batch (json), or one bare value for each tag (value)."
+    )
+    topic: str | None = Field(
+        None,
+        description="The topic template; by default {prefix}/{device} for json and {prefix}/{device}/{tag} for value.",
+    )
+    retain: bool | None = Field(
+        None, description="Whether the server keeps the last value of a topic; by default only with payload value."
+    )
+    max_in_flight: int = Field(
+        100, ge=1, le=10_000, description="How many messages may wait for their acknowledgement at a time; default 100."
+    )
+    holds: bool | None = Field(
+        None,
+        description="Whether records are kept until this uplink has acknowledged them; by default unless qos is 0.",
+    )
+
+
+# --- from one to the other ------------------------------------------------------------------------------------------
+
+
+def read_spool(given: dict[str, Any], place: Place, reading: Reading) -> Spool | None:
+    """The spool's settings; None when there are mistakes, which are noted."""
+    section = reading.validate(SpoolSection, given, place, _spool)
+    if section is None:
+        return None
+    path = (reading.base / (section.path or "headgate-data/spool")).absolute()
+    socket = len(bytes(path / "control.sock"))
+    if socket > _LONGEST_SOCKET:
+        at = reading.places.locate(given, ["path"], place)
+        longer = socket - _LONGEST_SOCKET
+        reading.mistakes.add(
+            at, f"spool: the path {path} is {longer} bytes too long for a socket in it. Choose another"
+        )
+    if section.ram_bytes < section.commit_bytes:
+        at = reading.places.locate(given, ["ram_bytes"], place)
+        reading.mistakes.add(at, "spool: ram_bytes is less than commit_bytes. Make it larger")
+    return Spool(
+        path=path,
+        max_bytes=section.max_bytes,
+        ram_bytes=section.ram_bytes,
+        commit_interval_s=section.commit_interval_s,
+        commit_bytes=section.commit_bytes,
+        persist=section.persist,
+    )
+
+
+def read_uplinks(data: dict[str, Any], gateway: str, reading: Reading) -> dict[str, Uplink]:
+    """The uplinks by name; those with mistakes are noted and left out."""
+    uplinks: dict[str, Uplink] = {}
+    taken: dict[tuple[str, str], str] = {}
+    for name, given in data.items():
+        place = reading.places.key(data, name)
+        if not reading.check_name(name, "uplink", place):
+            continue
+        label = _label(name)
+        section = reading.validate(UplinkSection, given, place, label)
+        if section is None:
+            continue
+        _check(section, given, place, label, reading)
+        uplink = _uplink(name, section, gateway, _tls(section.tls, given, place, label, reading))
+        for url in uplink.urls:
+            other = taken.setdefault((url, uplink.client_id), name)
+            if other != name:
+                at = reading.places.locate(given, ["client_id"], place)
+                text = f"server and client id '{uplink.client_id}' are those of uplink '{other}' and would push it out"
+                reading.mistakes.add(at, f"{label(at)}{text}. Give one another client_id")
+        uplinks[name] = uplink
+    return uplinks
+
+
+def _uplink(name: str, section: UplinkSection, gateway: str, tls: Tls | None) -> Uplink:
+    is_value = section.payload == "value"
+    return Uplink(
+        name=name,
+        urls=tuple(section.url),
+        client_id=section.client_id or gateway,
+        username=section.username,
+        password=section.password,
+        tls=tls,
+        qos=section.qos,
+        version=section.version,
+        keep_alive_s=round(section.keep_alive_s),
+        payload=section.payload,
+        topic=section.topic or ("{prefix}/{device}/{tag}" if is_value else "{prefix}/{device}"),
+        retain=is_value if section.retain is None else section.retain,
+        max_in_flight=section.max_in_flight,
+        holds=section.qos > 0 if section.holds is None else section.holds,
+    )
+
+
+def _check(section: UplinkSection, given: dict[str, Any], place: Place, label: Label, reading: Reading) -> None:
+    """What is right by itself and wrong together."""
+
+    def add(key: str, text: str) -> None:
+        at = reading.places.locate(given, [key], place)
+        reading.mistakes.add(at, f"{label(at)}{key}: {text}")
+
+    for url in section.url:
+        if wrong := _wrong_url(url):
+            add("url", wrong)
+        elif section.tls is not None and not url.startswith("mqtts://"):
+            add("tls", f"'{url}' is not encrypted. Write mqtts:// or take tls out")
+        elif section.password is not None and not url.startswith("mqtts://") and not _is_loopback(url):
+            at = reading.places.locate(given, ["url"], place)
+            reading.mistakes.warn(at, f"{label(at)}the password goes to {url} unencrypted. Use mqtts://")
+    if section.password is not None and section.username is None:
+        add("password", "a password needs a user name. Write username")
+    if section.qos == 0 and section.holds:
+        add("holds", "qos 0 is never acknowledged, so nothing could ever be let go. Write qos: 1 or take holds out")
+    if section.topic is not None and (wrong := wrong_topic(section.topic)):
+        add("topic", wrong)
+    elif section.topic is not None and ("{tag}" in section.topic) != (section.payload == "value"):
+        needs = "needs {tag} in its topic" if section.payload == "value" else "holds many tags, {tag} has no meaning"
+        add("topic", f"payload {section.payload} {needs}")
+
+
+def _tls(section: TlsSection | None, given: Any, place: Place, label: Label, reading: Reading) -> Tls | None:
+    """The TLS settings; files that are missing or badly kept are noted."""
+    if section is None:
+        return None
+    paths: dict[str, Path | None] = {}
+    for key in ("ca", "cert", "key"):
+        name = getattr(section, key)
+        paths[key] = None if name is None else (reading.base / name).absolute()
+        at = reading.places.locate(given, ["tls", key], place)
+        if name is not None and (wrong := _wrong_file(reading.base / name)):
+            reading.mistakes.add(at, f"{label(at)}tls: {key}: {wrong}")
+        elif name is not None and key == "key" and (said := caution(reading.base / name)):
+            reading.mistakes.warn(at, f"{label(at)}tls: key: {said}")
+    at = reading.places.locate(given, ["tls"], place, key=True)
+    if section.cert is None and section.key is not None:
+        reading.mistakes.add(at, f"{label(at)}tls: a key needs its certificate. Write cert")
+    if section.verify == "off":
+        at = reading.places.locate(given, ["tls", "verify"], place)
+        reading.mistakes.warn(at, f"{label(at)}tls: verify is off: anybody can pose as the server. Name its ca instead")
+    return Tls(
+        ca=paths["ca"],
+        cert=paths["cert"],
+        key=paths["key"],
+        verify=section.verify == "on",
+        server_name=section.server_name,
+        alpn=tuple(section.alpn),
+    )
+
+
+def wrong_topic(template: str, words: Iterable[str] = ()) -> str:
+    """What is wrong with a topic template (or prefix), with the cure; empty when nothing is.
+
+    `words`: the only words it may use; by default any word that could be a field's name.
+    """
+    if not template:
+        return "must not be empty"
+    if any(c in template for c in "+#\0"):
+        return "a topic to publish to has no + and no #. Take them out"
+    if template.startswith(("/", "$")) or template.endswith("/"):
+        return "must not begin with / or $, nor end with /. Take it out"
+    if any(c in _HOLE.sub("", template) for c in "{}"):
+        return "a brace stands alone. Write a word in both braces, {device} for example"
+    allowed = set(words)
+    known = ", ".join(f"{{{word}}}" for word in sorted(allowed or _TOPIC_WORDS))
+    for word in _HOLE.findall(template):
+        if not word.isidentifier() or (allowed and word not in allowed):
+            return f"{{{word}}} is no word of a topic. Use {known}"
+    return ""
+
+
+def check_topics(
+    uplinks: Mapping[str, Uplink], devices: Iterable[Device], data: dict[str, Any], reading: Reading
+) -> None:
+    """Note fields that a topic uses and a device lacks; warn of devices that would publish to one topic."""
+    listed = list(devices)
+    for name, uplink in uplinks.items():
+        if wrong_topic(uplink.topic):
+            continue  # which is noted
+        words = set(_HOLE.findall(uplink.topic)) - _TOPIC_WORDS
+        at = reading.places.locate(data, [name, "topic"], reading.places.key(data, name))
+        users: dict[tuple[str, ...], str] = {}
+        for device in listed:
+            for word in sorted(words - set(device.fields)):
+                text = f"topic: device '{device.name}' has no field '{word}'. Write it below its fields:"
+                reading.mistakes.add(at, _label(name)(at) + text)
+            key = (*(device.fields.get(word, "") for word in sorted(words)), device.name * ("{device}" in uplink.topic))
+            other = users.setdefault(key, device.name)
+            if other != device.name:
+                text = f"topic: devices '{other}' and '{device.name}' publish to one topic. Put {{device}} into it"
+                reading.mistakes.warn(at, _label(name)(at) + text)
+
+
+def _wrong_url(url: str) -> str:
+    """What is wrong with a server's url, with the cure; empty when nothing is. A password in it is not quoted."""
+    cure = "Write mqtts://host:8883 or mqtt://host:1883"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"not a url ({error}). {cure}"
+    if "@" in url:
+        return "user and password do not belong into the url. Use username and password"
+    if parts.scheme in {"ws", "wss"}:
+        return f"{parts.scheme}:// {LATER}"
+    if parts.scheme not in _SCHEMES:
+        return f"'{url}' is no MQTT url. {cure}"
+    if not parts.hostname or port == 0 or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        return f"'{url}' must have a host, perhaps a port, and nothing else. {cure}"
+    return ""
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _wrong_file(path: Path) -> str:
+    """Why a file cannot be read, with the cure; empty when it can."""
+    try:
+        with path.open("rb"):
+            return ""
+    except OSError as error:
+        return f"{path}: {(error.strerror or str(error)).lower()}. Check the path and its permissions"
+
+
+def _label(name: str) -> Label:
+    return lambda _: f"uplink '{name}': "
+
+
+def _spool(_place: Place) -> str:
+    return "spool: "

@@ -1,0 +1,142 @@
+"""The backlog: records that have left memory, read back from the disk for one cursor. Runs in the reading thread.
+
+A frame says from which number on it accounts for everything. A hole below that is a loss, and becomes a gap record; a
+hole inside was acknowledged by all who held. Between the last frame of one epoch and the first of the next nothing is
+claimed: those numbers were never used, or acknowledged, or within the loss window of a power cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from gateway.journal.frame import EPOCH_START, Head
+from gateway.journal.reader import Found, Place, Reader
+from gateway.model import Definition
+from gateway.spool.record import Gap, Record, decode, gap_record
+
+log = logging.getLogger("headgate.spool")
+
+_MOST_BYTES = 512 * 1024  # of payload, in one go
+_MOST_FRAMES = 64
+_MOST_DEFINITIONS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a cursor asks for: `n` records above `position`; `lost` is what it must be told of first."""
+
+    position: int
+    holds: bool
+    lost: Record | None
+    place: Place | None
+    n: int
+
+
+@dataclass(slots=True)
+class Fetched:
+    """Records in order, and where to go on. A frame is handed out whole, so there may be more than was asked for."""
+
+    records: list[Record] = field(default_factory=list)
+    place: Place | None = None
+
+
+class Backlog:
+    """Fetches records from the journal. `reader` is used by one thread at a time."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._definitions: dict[bytes, Definition | None] = {}
+
+    def fetch(self, request: Request) -> Fetched:
+        """The next records above the position, as far as the disk has them; none means there are no more."""
+        fetched = Fetched(place=request.place)
+        position, size = request.position, 0
+        if request.lost is not None and request.lost.gap is not None and request.lost.seq > position:
+            fetched.records.append(gap_record(request.lost.gap.after(position), request.lost.epoch))
+            position = request.lost.seq
+        for _ in range(_MOST_FRAMES):
+            if len(fetched.records) >= request.n or size > _MOST_BYTES:
+                break
+            found = self._reader.after(position, fetched.place)
+            hole = _hole(found, position)
+            if hole is not None:
+                fetched.records.append(hole)
+                position = hole.seq
+            if found.head is None or found.body is None or found.place is None:
+                break
+            fetched.place = found.place
+            size += len(found.body.payload)
+            for record in self._decoded(found.head, found):
+                position = _deliver(fetched.records, record, position, found.head, is_held=request.holds)
+            position = max(position, found.head.last_seq)
+        return fetched
+
+    def _decoded(self, head: Head, found: Found) -> list[Record]:
+        for key, entry in found.entries.items():
+            self._learn(key, entry)
+        payload = found.body.payload if found.body is not None else b""
+        near = head.segment
+        try:
+            return decode(head, payload, lambda key: self._definition(key, near))
+        except ValueError as error:
+            log.warning("records %d to %d are lost: %s", head.first_seq, head.last_seq, error)
+            return [_lost(head, head.first_seq)]
+
+    def _definition(self, key: bytes, near: int) -> Definition | None:
+        """A definition by its hash; where the frame that brought it is damaged, any other segment's copy will do."""
+        if key not in self._definitions:
+            entry = self._reader.entry(key, near)
+            if entry is None:
+                log.warning("the definition %s is nowhere to be found: its records cannot be read", key.hex())
+            self._learn(key, entry)
+        return self._definitions[key]
+
+    def _learn(self, key: bytes, entry: bytes | None) -> None:
+        if self._definitions.get(key) is not None:
+            return
+        if len(self._definitions) >= _MOST_DEFINITIONS:
+            self._definitions.clear()
+        self._definitions[key] = None
+        if entry is not None:
+            try:
+                self._definitions[key] = Definition.from_document(entry)
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("the definition %s cannot be read: %r", key.hex(), error)
+
+
+def _deliver(records: list[Record], record: Record, position: int, head: Head, *, is_held: bool) -> int:
+    """Append a record of a frame, trimmed to what is above the position; gives the new position."""
+    if record.seq <= position:
+        return position
+    if record.gap is not None:
+        record = gap_record(record.gap.after(position), record.epoch)
+    elif not is_held:
+        # What the others had acknowledged was not kept for a cursor that holds nothing.
+        first = max(position + 1, head.covers_from) if head.flags & EPOCH_START else position + 1
+        if first < record.seq:
+            gap = Gap(first, record.seq - 1, 0, record.time, record.seq - first, "overtaken")
+            records.append(gap_record(gap, record.epoch))
+    records.append(record)
+    return record.seq
+
+
+def _hole(found: Found, position: int) -> Record | None:
+    """What is missing between the position and the frame found, or behind the position when there is none."""
+    head, damaged = found.head, found.damaged
+    if head is not None and head.covers_from <= position + 1:
+        return None  # what was damaged on the way has been written twice
+    if damaged is not None and damaged.last_seq > position:
+        is_whole_story = damaged.covers_from <= position + 1 or damaged.flags & EPOCH_START
+        if head is None or head.flags & EPOCH_START or (is_whole_story and damaged.last_seq == head.covers_from - 1):
+            return _lost(damaged, max(damaged.first_seq, position + 1))
+    if head is None or head.flags & EPOCH_START:
+        return None
+    first, last = position + 1, head.covers_from - 1
+    return gap_record(Gap(first, last, 0, head.min_time, last - first + 1, "damaged"), head.epoch)
+
+
+def _lost(head: Head, first: int) -> Record:
+    """The gap over what a frame holds from `first` on."""
+    count = min(head.count, head.last_seq - first + 1)
+    return gap_record(Gap(first, head.last_seq, head.min_time, head.max_time, count, "damaged"), head.epoch)

@@ -1,0 +1,171 @@
+"""Cursors: a named position for each uplink, and the document in which positions survive a restart.
+
+A cursor that holds keeps records on the disk until it has acknowledged them. One that does not (a QoS 0 uplink, which
+acknowledges nothing) is served from what there is, and may be overtaken.
+
+A stored position is a hint that may be too low and never too high: what is lost of it comes back as duplicates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.journal.frame import Head
+from gateway.journal.reader import Place
+from gateway.spool.record import Gap, Record, gap_record
+
+MOST_CURSORS = 64  # their document must fit into a slot
+_NOBODY = 1 << 64
+
+
+class Cursor:
+    """Where an uplink stands. Made by `Spool.cursor`, and moved by the spool only, except for `rewind`.
+
+    `committed`: everything up to it is acknowledged. `position`: the last record handed out. `lost`: what was evicted
+    before this cursor had acknowledged it, until that has been reported and acknowledged in its turn.
+    """
+
+    __slots__ = ("ahead", "committed", "holds", "is_claimed", "lost", "name", "place", "position")
+
+    def __init__(self, name: str, *, holds: bool, committed: int, lost: Record | None = None) -> None:
+        self.name = name
+        self.holds = holds
+        self.committed = committed
+        self.position = committed
+        self.lost = lost
+        self.is_claimed = False
+        self.ahead: deque[Record] = deque()  # read from the disk and not handed out yet
+        self.place: Place | None = None
+
+    def __repr__(self) -> str:
+        return f"Cursor({self.name!r}, holds={self.holds}, committed={self.committed}, position={self.position})"
+
+    def rewind(self) -> None:
+        """Go back to what is acknowledged: what was handed out since then will be handed out again."""
+        if self.position != self.committed:
+            self.position = self.committed
+            self.ahead.clear()
+            self.place = None
+
+    def mark(self) -> Mark:
+        """What is stored of this cursor."""
+        return Mark(self.name, self.holds, self.committed, self.lost)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A cursor as it is stored."""
+
+    name: str
+    holds: bool
+    committed: int
+    lost: Record | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What the spool must know at its next start: identity, starts, the numbers it may have used, and all cursors.
+
+    No number above `ceiling` was given to a record, unless a frame or a cursor tells of it.
+    """
+
+    store: int
+    start: int
+    ceiling: int
+    marks: tuple[Mark, ...] = ()
+
+    def document(self) -> bytes:
+        """The state in JSON."""
+        return orjson.dumps(
+            {
+                "store": f"{self.store:06x}",
+                "start": self.start,
+                "ceiling": self.ceiling,
+                "cursors": [[m.name, m.holds, m.committed, _lost(m.lost)] for m in self.marks],
+            }
+        )
+
+    @classmethod
+    def parse(cls, document: bytes) -> State:
+        """Read what `document` wrote. Raises ValueError on anything else."""
+        try:
+            d = orjson.loads(document)
+            if not re.fullmatch("[0-9a-f]{6}", d["store"]):
+                raise ValueError(f"{d['store']!r} is no identity of a store")
+            marks = tuple(Mark(str(n), bool(h), int(c), _found(lost)) for n, h, c, lost in d["cursors"])
+            return cls(store=int(d["store"], 16), start=int(d["start"]), ceiling=int(d["ceiling"]), marks=marks)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the spool's state cannot be read: {error!r}") from error
+
+
+class Cursors:
+    """All cursors of a spool, and what follows from them.
+
+    `acked`: what every cursor that holds has acknowledged; beyond all numbers where none holds. `low`: what nobody who
+    is there to read needs any more. `is_held`: whether anyone holds; if not, nothing is stored.
+    """
+
+    __slots__ = ("_counted", "acked", "by_name", "is_held", "low")
+
+    def __init__(self, marks: Sequence[Mark], head: int) -> None:
+        self.by_name = {m.name: Cursor(m.name, holds=m.holds, committed=m.committed, lost=m.lost) for m in marks}
+        self.changed(head)
+
+    def changed(self, head: int) -> None:
+        """Take notice that a cursor came, went, or holds no more."""
+        # An uplink taken out of the file still holds what it had, until it is forgotten; but nobody reads for it.
+        self._counted = tuple(c for c in self.by_name.values() if c.holds or c.is_claimed)
+        self.is_held = any(c.holds for c in self._counted)
+        self.settle(head)
+
+    def settle(self, head: int) -> None:
+        """Take notice that a cursor moved."""
+        acked, low = head if self.is_held else _NOBODY, head
+        for cursor in self._counted:
+            committed = cursor.committed
+            if committed < low:  # noqa: PLR1730 - once for each record acknowledged: a call would cost more
+                low = committed
+            if committed < acked and cursor.holds:
+                acked = committed
+        self.acked, self.low = acked, low
+
+    @property
+    def is_read(self) -> bool:
+        """Whether anyone wants records at all."""
+        return bool(self._counted)
+
+    def marks(self) -> tuple[Mark, ...]:
+        """What is stored of all of them."""
+        return tuple(c.mark() for c in self.by_name.values())
+
+
+def _lost(record: Record | None) -> list[Any] | None:
+    if record is None or record.gap is None:
+        return None
+    gap = record.gap
+    return [record.epoch, gap.first_seq, gap.last_seq, gap.first_time, gap.last_time, gap.count, gap.cause]
+
+
+def _found(row: list[Any] | None) -> Record | None:
+    return None if row is None else gap_record(Gap(*row[1:]), str(row[0]))
+
+
+def lose(lost: Record | None, committed: int, heads: Sequence[Head]) -> Record | None:
+    """What a cursor has lost, when these frames, the oldest, are evicted: `lost` and what it had not acknowledged."""
+    for head in heads:
+        done = max(committed, lost.seq if lost is not None else 0)
+        if head.last_seq <= done:  # acknowledged, or a frame that was written twice
+            continue
+        first = max(head.first_seq, done + 1)
+        count = min(head.count, head.last_seq - first + 1)
+        gap = Gap(first, head.last_seq, head.min_time, head.max_time, count, "evicted")
+        if lost is not None and lost.gap is not None and lost.seq > committed:
+            gap = lost.gap.joined(gap)
+        lost = gap_record(gap, head.epoch)
+    return lost

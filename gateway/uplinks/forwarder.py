@@ -1,0 +1,315 @@
+"""An uplink: connects, delivers, connects again, for as long as it runs; what the rest of the gateway knows of it.
+
+Log: one line when it connects, one when the connection is lost, one for each new reason why it cannot be had. A reason
+that needs a person is an error. Attempts that only repeat are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, Self
+
+from gateway.clock import Clock
+from gateway.metrics import Metrics
+from gateway.model import Batch, DeviceState
+from gateway.spool.cursor import Cursor
+from gateway.spool.status import SpoolStatus
+from gateway.uplinks.delivery import Counters, Delivers, Delivery, Link, Source
+from gateway.uplinks.dialling import Attempt, Dialling
+from gateway.uplinks.message import Message, UserProperties
+from gateway.uplinks.notices import Notices
+from gateway.uplinks.options import Options, parse_server
+from gateway.uplinks.payload_json import JsonPayload
+from gateway.uplinks.payload_value import ValuePayload
+from gateway.uplinks.refusals import Refusals
+from gateway.uplinks.session import Session, SessionError, Terms
+from gateway.uplinks.suspect import Suspect
+from gateway.uplinks.topics import Template
+
+log = logging.getLogger("headgate.uplinks")
+
+_LAST_WORD_S = 1.0
+_MOST_REASONS = 64
+
+
+class Connection(Link, Protocol):
+    """A link that is entered and left; `Session` is one."""
+
+    async def __aenter__(self) -> Self:
+        """Connect. Raises SessionError."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say goodbye, or without a word after an exception."""
+
+    async def lost(self) -> NoReturn:
+        """Wait until the connection is gone. Raises SessionError then."""
+
+
+class Queue(Source, Protocol):
+    """The spool as far as an uplink needs it."""
+
+    def status(self) -> SpoolStatus:
+        """Asked for `head`, the last number given, at each connect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UplinkStatus:
+    """How an uplink fares. `server` and `version` are empty while it is not connected; `since` is wall time in ms.
+
+    `published` and `refused` count publishes, `acknowledged` records, `skipped` records and values given up.
+    """
+
+    name: str
+    connected: bool
+    server: str
+    version: str
+    since: int
+    published: int
+    acknowledged: int
+    refused: int
+    skipped: int
+    in_flight: int
+    last_error: str
+
+
+class Forwarder:
+    """Feeds one uplink from a cursor of the spool.
+
+    `states` are the devices' states by name, published anew after each connect. `latest` gives a dense batch of last
+    values for each group (`Image.batches`), for payloads that are retained. Raises ValueError where a template is none.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        spool: Queue,
+        cursor: Cursor,
+        states: Mapping[str, DeviceState],
+        clock: Clock,
+        metrics: Metrics,
+        latest: Callable[[], Iterable[Batch]] | None = None,
+        connect: Callable[[Attempt, Options, Message], Connection] = Session,
+    ) -> None:
+        self._options = options
+        self._spool = spool
+        self._cursor = cursor
+        self._states = states
+        self._clock = clock
+        self._latest = latest if options.payload == "value" and options.retain else None
+        self._connect = connect
+        servers = [parse_server(url) for url in options.servers]
+        self._dialling = Dialling(servers, options.version, will_qos=min(1, options.qos))
+        self._uplink = self._delivers(options, spool, cursor, metrics)
+        self._refused = metrics.counter("uplink_refused_publishes_total", uplink=options.name)
+        self._skipped = metrics.counter("uplink_skipped_total", uplink=options.name)
+        self._delivery: Delivery | None = None
+        self._terms: Terms | None = None
+        self._since = clock.wall_ms()
+        self._since_monotonic = clock.monotonic()
+        self._last_error = ""
+        self._reasons: set[str] = set()
+        self._attempts = 0
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._deadline = 0.0
+        metrics.gauge("uplink_connected", lambda: float(self._terms is not None), uplink=options.name)
+        if options.tls is not None and not options.tls.verify:
+            log.error("uplink '%s': verify is off: whoever answers is trusted with data and password", options.name)
+
+    def __repr__(self) -> str:
+        return f"<Forwarder '{self._options.name}' {self._terms.server if self._terms else 'not connected'}>"
+
+    @staticmethod
+    def _delivers(options: Options, spool: Source, cursor: Cursor, metrics: Metrics) -> Delivers:
+        name = options.name
+        prefix = Template(options.prefix, {"gateway": options.gateway}).fill({})
+        topic = Template(options.topic, {"gateway": options.gateway, "prefix": prefix})
+        refusals = Refusals(
+            name,
+            refused=metrics.counter("uplink_refused_publishes_total", uplink=name),
+            skipped=metrics.counter("uplink_skipped_total", uplink=name),
+        )
+        payload = JsonPayload if options.payload == "json" else ValuePayload
+        return Delivers(
+            source=spool,
+            cursor=cursor,
+            payload=payload(topic, retain=bool(options.retain), skipped=refusals.skip),
+            notices=Notices(prefix),
+            properties=UserProperties(options.gateway),
+            refusals=refusals,
+            suspect=Suspect(),
+            counters=Counters(
+                published=metrics.counter("uplink_publishes_total", uplink=name),
+                acknowledged=metrics.counter("uplink_acknowledged_records_total", uplink=name),
+                connects=metrics.counter("uplink_connects_total", uplink=name),
+            ),
+            qos=options.qos,
+            max_in_flight=options.max_in_flight,
+            ack_timeout_s=options.ack_timeout_s,
+        )
+
+    # --- what others call -------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Connect and deliver until stopped. Raises only what is a bug."""
+        self._ended.clear()
+        try:
+            while not self._stopping.is_set():
+                wait_s = await self._connected_once()
+                await _first(asyncio.sleep(wait_s), self._stopping.wait())
+        finally:
+            self._ended.set()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Send what is new, wait for acknowledgements at most that long, say `stopped`, and let `run` return.
+
+        What is not acknowledged by then stays in the spool.
+        """
+        self._deadline = self._clock.monotonic() + timeout_s
+        self._stopping.set()
+        await self._ended.wait()
+
+    def device_changed(self, state: DeviceState) -> None:
+        """Publish a device's state, where there is a connection; the next one will say it anyway."""
+        if self._delivery is not None:
+            self._delivery.announce([self._uplink.notices.device(state)])
+
+    def status(self) -> UplinkStatus:
+        """How it fares now."""
+        terms, counters = self._terms, self._uplink.counters
+        return UplinkStatus(
+            name=self._options.name,
+            connected=terms is not None,
+            server=terms.server if terms else "",
+            version=terms.version if terms else "",
+            since=self._since,
+            published=counters.published.value,
+            acknowledged=counters.acknowledged.value,
+            refused=self._refused.value,
+            skipped=self._skipped.value,
+            in_flight=self._delivery.window.in_flight if self._delivery else 0,
+            last_error=self._last_error,
+        )
+
+    # --- one connection ---------------------------------------------------------------------------------------------
+
+    async def _connected_once(self) -> float:
+        """Try to connect, and stay as long as it lasts; seconds to wait before the next attempt."""
+        attempt = self._dialling.attempt
+        self._attempts += 1
+        try:
+            async with AsyncExitStack() as stack:
+                connection = self._connect(attempt, self._options, self._uplink.notices.offline())
+                await _first(stack.enter_async_context(connection), self._stopping.wait())
+                if not self._stopping.is_set():
+                    await self._serve(connection)
+        except SessionError as error:
+            return self._failed(attempt, error) if self._terms is None else self._lost(self._terms, error)
+        finally:
+            self._changed(None)
+        return 0.0
+
+    async def _serve(self, connection: Connection) -> None:
+        self._arrived(connection.terms)
+        self._cursor.rewind()
+        notices = self._uplink.notices
+        delivery = self._delivery = Delivery(connection, self._uplink, replay_until=self._spool.status().head)
+        try:
+            delivery.announce([notices.online(), *map(notices.device, self._states.values())])
+            if self._latest is not None:
+                delivery.refresh(self._latest())
+            await _first(delivery.run(), delivery.watch(), connection.lost(), self._stopping.wait())
+            left_s = max(0.0, self._deadline - self._clock.monotonic())
+            await _first(delivery.run(until_empty=True), connection.lost(), asyncio.sleep(left_s))
+            delivery.announce([notices.stopped()])
+            await _first(delivery.settled(), connection.lost(), asyncio.sleep(_LAST_WORD_S))
+        except SessionError as error:
+            self._suspect(delivery, error)
+            raise
+        finally:
+            self._delivery = None
+            delivery.close()
+
+    def _suspect(self, delivery: Delivery, error: SessionError) -> None:
+        found = delivery.window.suspects
+        if found is None:
+            return
+        entry, through = found
+        suspect = self._uplink.suspect
+        suspect.lost(entry.seq, through, entry.size, error.code)
+        if suspect.is_notable:
+            log.error(
+                "uplink '%s': the connection breaks whenever record %d (%d bytes) is sent. It goes alone from now on,"
+                " in smaller parts if need be; look at the server's limits and permissions",
+                self._options.name,
+                entry.seq,
+                entry.size,
+            )
+
+    # --- changes of state -------------------------------------------------------------------------------------------
+
+    def _changed(self, terms: Terms | None) -> None:
+        if terms is not self._terms:
+            self._terms = terms
+            self._since = self._clock.wall_ms()
+            self._since_monotonic = self._clock.monotonic()
+
+    def _arrived(self, terms: Terms) -> None:
+        name, options = self._options.name, self._options
+        self._changed(terms)
+        self._uplink.counters.connects.value += 1
+        tries = f", at attempt {self._attempts}" if self._attempts > 1 else ""
+        log.info("uplink '%s': connected to %s, MQTT %s%s", name, terms.server, terms.version, tries)
+        if terms.maximum_qos < options.qos:
+            log.warning("uplink '%s': the server takes no more than QoS %d", name, terms.maximum_qos)
+        if not terms.can_retain:
+            log.warning("uplink '%s': the server retains nothing: status and last values reach only who listens", name)
+        self._reasons.clear()
+        self._attempts = 0
+
+    def _lost(self, terms: Terms, error: SessionError) -> float:
+        self._last_error = str(error)
+        level = logging.ERROR if error.needs_person else logging.WARNING
+        log.log(level, "uplink '%s': lost %s: %s", self._options.name, terms.server, error)
+        return self._dialling.lost(self._clock.monotonic() - self._since_monotonic)
+
+    def _failed(self, attempt: Attempt, error: SessionError) -> float:
+        text = self._last_error = f"{attempt.server}: {error}"
+        wait_s = self._dialling.failed(error.code, hung_up=error.hung_up)
+        then = self._dialling.attempt
+        if error.code and then.server == attempt.server and then != attempt:
+            log.info("uplink '%s': %s; asking for less, MQTT %s", self._options.name, text, then.version)
+        elif text not in self._reasons and len(self._reasons) < _MOST_REASONS:
+            self._reasons.add(text)
+            self._complain(text, error)
+        return wait_s
+
+    def _complain(self, text: str, error: SessionError) -> None:
+        if not error.needs_person:
+            log.warning("uplink '%s': cannot connect to %s. Trying on", self._options.name, text)
+            return
+        late = " (this machine's clock is not synchronised)" if self._clock.state() == "unsynced" else ""
+        log.error("uplink '%s': cannot connect to %s%s. A person must act; trying on", self._options.name, text, late)
+
+
+async def _first(*works: Coroutine[Any, Any, Any]) -> None:
+    """Run all until the first ends, then cancel the others. Raises what ended it."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if task in done:
+            task.result()

@@ -1,0 +1,221 @@
+"""A disk that fails, tears, fills up, stalls, and forgets what was not synced, for `gateway.journal.disk.Disk`.
+
+It models what the kernel and a card do: writes land in a cache; `fdatasync` brings a file's cache to the medium; names
+reach the medium with `sync_folder`. A power cut keeps the medium, plus any of the sectors still in the cache, in any
+order, plus some of the latest changes of names. After a failed `fdatasync` the cache is marked clean: asking again says
+"ok" and proves nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+SECTOR = 512
+
+
+class PowerCutError(OSError):
+    """The machine is off: nothing works from here on."""
+
+
+@dataclass(eq=False)
+class File:
+    cache: bytearray = field(default_factory=bytearray)
+    medium: bytearray = field(default_factory=bytearray)
+    dirty: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+def store(target: bytearray, data: bytes, offset: int) -> None:
+    if len(target) < offset:
+        target.extend(bytes(offset - len(target)))
+    target[offset : offset + len(data)] = data
+
+
+class SimulatedDisk:
+    """`cut_at`: the power fails at that operation (1 = the first), in the middle of it. `operations` counts them.
+
+    `fault(operation, name)` may return an OSError to raise. `room` bounds the sum of all files. `liar` answers a flush
+    without doing it. `gate`, when given, must be set for an `fdatasync` to return.
+    """
+
+    def __init__(self, *, cut_at: int = 0, seed: int = 0, room: int = 1 << 40) -> None:
+        self.names_now: dict[str, File] = {}
+        self.names_kept: dict[str, File] = {}
+        self.renaming: list[Callable[[dict[str, File]], None]] = []
+        self.handles: dict[int, tuple[File, str]] = {}
+        self.next_handle = 100
+        self.operations = 0
+        self.log: list[tuple[str, str]] = []
+        self.cut_at = cut_at
+        self.is_off = False
+        self.random = random.Random(seed)
+        self.room = room
+        self.liar = False
+        self.fault: Callable[[str, str], OSError | None] = lambda _operation, _name: None
+        self.gate: threading.Event | None = None
+        self.lock = threading.RLock()
+        self.written = 0
+
+    # --- what happens to the machine --------------------------------------------------------------------------------
+
+    def crash(self, seed: int = 0) -> SimulatedDisk:
+        """The disk as the next start finds it."""
+        chance = random.Random(seed)
+        names = dict(self.names_kept)
+        for change in self.renaming[: chance.randint(0, len(self.renaming))]:
+            change(names)
+        found = SimulatedDisk(seed=seed)
+        for name, file in names.items():
+            medium = bytearray(file.medium)
+            for offset, data in file.dirty:
+                for at in range(0, len(data), SECTOR):
+                    if chance.random() < 0.5:
+                        store(medium, data[at : at + SECTOR], offset + at)
+            found.put(name, bytes(medium))
+        return found
+
+    def copy(self) -> SimulatedDisk:
+        """The same files, all of them on the medium, on a disk that works."""
+        found = SimulatedDisk()
+        for name, file in self.names_now.items():
+            found.put(name, bytes(file.cache))
+        return found
+
+    def put(self, name: str, data: bytes) -> None:
+        self.names_now[name] = self.names_kept[name] = File(bytearray(data), bytearray(data))
+
+    def drop_cache(self) -> None:
+        """The kernel needs its memory for something else: what is read from now on comes from the medium."""
+        for file in self.names_now.values():
+            file.cache = bytearray(file.medium)
+
+    def _operation(self, what: str, name: str) -> bool:
+        """Count it; True when the power fails in the middle of it."""
+        if self.is_off:
+            raise PowerCutError(errno.EIO, "the power is off")
+        self.operations += 1
+        self.log.append((what, name))
+        error = self.fault(what, name)
+        if error is not None:
+            raise error
+        self.is_off = self.operations == self.cut_at
+        return self.is_off
+
+    # --- gateway.journal.disk.Disk ------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        return list(self.names_now)
+
+    def size(self, name: str) -> int:
+        return len(self._find(name).cache)
+
+    def _find(self, name: str) -> File:
+        if name not in self.names_now:
+            raise FileNotFoundError(errno.ENOENT, "no such file", name)
+        return self.names_now[name]
+
+    def open(self, name: str, *, create: bool = False) -> int:
+        with self.lock:
+            if create:
+                is_cut = self._operation("create", name)
+                if name in self.names_now:
+                    raise FileExistsError(errno.EEXIST, "exists", name)
+                file = self.names_now[name] = File()
+                self.renaming.append(lambda names: names.__setitem__(name, file))
+                if is_cut:
+                    raise PowerCutError(errno.EIO, "cut")
+            else:
+                error = self.fault("open", name)
+                if error is not None:
+                    raise error
+                file = self._find(name)
+            self.next_handle += 1
+            self.handles[self.next_handle] = (file, name)
+            return self.next_handle
+
+    def close(self, file: int) -> None:
+        del self.handles[file]
+
+    def pread(self, file: int, size: int, offset: int) -> bytes:
+        found, name = self.handles[file]
+        error = self.fault("pread", name)
+        if error is not None:
+            raise error
+        return bytes(found.cache[offset : offset + size])
+
+    def pwrite(self, file: int, data: bytes, offset: int) -> None:
+        with self.lock:
+            found, name = self.handles[file]
+            is_cut = self._operation("pwrite", name)
+            if is_cut:
+                data = data[: self.random.randrange(0, len(data) + 1, SECTOR)]
+            grown = max(0, offset + len(data) - len(found.cache))
+            if sum(len(f.cache) for f in set(self.names_now.values())) + grown > self.room:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            store(found.cache, data, offset)
+            found.dirty.append((offset, bytes(data)))
+            self.written += len(data)
+            if is_cut:
+                raise PowerCutError(errno.EIO, "cut")
+
+    def fdatasync(self, file: int) -> None:
+        if self.gate is not None:
+            self.gate.wait()
+        with self.lock:
+            found, name = self.handles[file]
+            try:
+                is_cut = self._operation("fdatasync", name)
+            except OSError:
+                found.dirty.clear()  # the pages are clean now, says the kernel
+                raise
+            if is_cut and self.random.random() < 0.5:
+                raise PowerCutError(errno.EIO, "cut before the flush was done")
+            if not self.liar:
+                for offset, data in found.dirty:
+                    store(found.medium, data, offset)
+                found.dirty.clear()
+            if is_cut:
+                raise PowerCutError(errno.EIO, "cut after the flush was done")
+
+    def sync_folder(self) -> None:
+        with self.lock:
+            is_cut = self._operation("sync_folder", "")
+            if is_cut and self.random.random() < 0.5:
+                raise PowerCutError(errno.EIO, "cut")
+            if not self.liar:
+                self.names_kept = dict(self.names_now)
+                self.renaming.clear()
+            if is_cut:
+                raise PowerCutError(errno.EIO, "cut")
+
+    def rename(self, old: str, new: str) -> None:
+        with self.lock:
+            is_cut = self._operation("rename", new)
+            self._find(old)
+
+            def change(names: dict[str, File]) -> None:
+                if old in names:
+                    names[new] = names.pop(old)
+
+            change(self.names_now)
+            self.renaming.append(change)
+            for handle, (file, name) in self.handles.items():
+                if name == old:
+                    self.handles[handle] = (file, new)
+            if is_cut:
+                raise PowerCutError(errno.EIO, "cut")
+
+    def unlink(self, name: str) -> None:
+        with self.lock:
+            is_cut = self._operation("unlink", name)
+            self._find(name)
+            del self.names_now[name]
+            self.renaming.append(lambda names: names.pop(name, None))
+            if is_cut:
+                raise PowerCutError(errno.EIO, "cut")
+
+    def free_bytes(self) -> int:
+        return self.room - sum(len(f.cache) for f in set(self.names_now.values()))

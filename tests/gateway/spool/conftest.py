@@ -1,0 +1,24 @@
+"""The simulated disk, as a fixture: `SimulatedDisk(...)` makes one."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+_PATH = Path(__file__).parents[1] / "journal" / "simulated_disk.py"
+
+
+def _load():
+    name = "headgate_tests_simulated_disk"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, _PATH)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def SimulatedDisk():  # noqa: N802 - it gives the class
+    return _load().SimulatedDisk
