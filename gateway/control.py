@@ -13,7 +13,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,7 +33,6 @@ _LONGEST_LINE = 64 * 1024
 _LONGEST_ANSWER = 64 * 1024 * 1024
 _MOST_CLIENTS = 16
 _IDLE_S = 60.0
-_LONGEST_PATH = 107  # sun_path of unix(7) holds 108 bytes with its final NUL
 
 
 class ControlError(HeadgateError):
@@ -56,16 +56,18 @@ class Control:
         return f"<Control at {self._path}, {len(self._clients)} connected>"
 
     async def __aenter__(self) -> Self:
-        if len(os.fsencode(self._path)) > _LONGEST_PATH:
-            raise RefusedError(f"{self._path}: longer than {_LONGEST_PATH} bytes, no socket can have that name")
-        self._path.unlink(missing_ok=True)  # left by a process that was killed; the folder's lock is ours
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST_LINE)
+            self._path.unlink(missing_ok=True)  # left by a process that was killed; the folder's lock is ours
+            with _named(self._path) as name:
+                listener.bind(name)
         except OSError as error:
+            listener.close()
             raise RefusedError(f"{self._path}: cannot listen here: {error.strerror}") from error
         finally:
             os.umask(before)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_LONGEST_LINE)
         return self
 
     async def __aexit__(
@@ -119,7 +121,8 @@ def ask(folder: Path, request: Mapping[str, Any], *, timeout_s: float = 10.0) ->
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
             s.settimeout(timeout_s)
-            s.connect(str(path))
+            with _named(path) as name:
+                s.connect(name)
             s.sendall(orjson.dumps(request) + b"\n")
             answer = bytearray()
             while not answer.endswith(b"\n") and len(answer) < _LONGEST_ANSWER:
@@ -137,3 +140,16 @@ def ask(folder: Path, request: Mapping[str, Any], *, timeout_s: float = 10.0) ->
     if not document.pop("ok"):
         raise ControlError(str(document["error"]))
     return document
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[str]:
+    """A name for the socket that fits: sun_path of unix(7) holds 107 bytes, a path may be longer.
+
+    The folder's descriptor in /proc stands for the folder, however deep it lies.
+    """
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

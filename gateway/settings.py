@@ -20,7 +20,6 @@ from gateway.quantities import DurationRange, SizeRange
 from gateway.secrets import Secret, Text, caution
 
 _SCHEMES = ("mqtt", "mqtts")
-_LONGEST_SOCKET = 107  # bytes of a Unix socket's path, unix(7); the control socket lies in the spool's folder
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _TOPIC_WORDS = frozenset({"prefix", "gateway", "device", "tag"})
 
@@ -171,13 +170,6 @@ def read_spool(given: dict[str, Any], place: Place, reading: Reading) -> Spool |
     if section is None:
         return None
     path = (reading.base / (section.path or "headgate-data/spool")).absolute()
-    socket = len(bytes(path / "control.sock"))
-    if socket > _LONGEST_SOCKET:
-        at = reading.places.locate(given, ["path"], place)
-        longer = socket - _LONGEST_SOCKET
-        reading.mistakes.add(
-            at, f"spool: the path {path} is {longer} bytes too long for a socket in it. Choose another"
-        )
     if section.ram_bytes < section.commit_bytes:
         at = reading.places.locate(given, ["ram_bytes"], place)
         reading.mistakes.add(at, "spool: ram_bytes is less than commit_bytes. Make it larger")

@@ -54,6 +54,7 @@ class Pool:
         self._spares: list[str] = []
         self._bad: list[str] = []
         self._number = 0
+        self._spare_number = 0
         self._growing: tuple[str, int, int] | None = None
         self.segments: tuple[Segment, ...] = ()
         self.is_evicting = False
@@ -88,7 +89,7 @@ class Pool:
     def _adopt(self, name: str) -> None:
         """Keep a file without records of its own as a spare, if it has the right size."""
         if name.startswith(_SPARE) and name[len(_SPARE) :].isdigit():
-            self._number = max(self._number, int(name[len(_SPARE) :]))
+            self._spare_number = max(self._spare_number, int(name[len(_SPARE) :]))
         with contextlib.suppress(OSError):
             if self._disk.size(name) == self._segment_size:
                 self._spares.append(name)
@@ -238,8 +239,8 @@ class Pool:
         enough = len(self.segments) + len(self._spares) < _FEWEST
         if not enough and self._disk.free_bytes() < self._segment_size + _LEFT_FREE:
             raise OSError(ENOSPC, "the file system is nearly full")
-        self._number += 1
-        name = f"{_SPARE}{self._number:020d}"
+        self._spare_number += 1
+        name = f"{_SPARE}{self._spare_number}"
         return name, self._disk.open(name, create=True), 0
 
 

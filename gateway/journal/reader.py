@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from gateway.journal.disk import Disk
 from gateway.journal.frame import HAS_ENTRIES, Body, Head
@@ -48,8 +49,8 @@ class Reader:
     def after(self, seq: int, place: Place | None = None) -> Found:
         """The first whole frame with a record above `seq`. `place` spares the walk to where the last call ended."""
         found = Found()
-        segments = list(self._segments())
-        for segment, following in zip(segments, [*segments[1:], None], strict=True):
+        segments = self._segments()
+        for segment, following in zip_longest(segments, segments[1:]):
             if place is not None and segment.id < place.segment:
                 continue
             if _ends_before(segment, following, seq):

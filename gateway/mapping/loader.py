@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from gateway.driver import Driver, LineKey, UnknownDriverError
 from gateway.mapping.mistakes import LATER, keys_of, nearest, show
 from gateway.mapping.profiles import find_profile
@@ -153,8 +155,9 @@ class Loader:
                 at = self._places.key(given, parameter)
                 text = f"template '{template.name}' has no parameter '{parameter}'"
                 self._mistakes.add(at, f"{label(at)}{text}{nearest(parameter, template.parameters)}")
-        own = {key: Filling(value, self._places.positions(given, key)[1]) for key, value in given.items()}
-        lacking = [parameter for parameter in template.required if own.get(parameter, _NOTHING).value is None]
+        said = {key: value for key, value in given.items() if value is not None}
+        own = {key: Filling.of(value, self._places.positions(given, key)[1]) for key, value in said.items()}
+        lacking = [parameter for parameter in template.required if parameter not in said]
         for parameter in lacking:
             self._mistakes.add(start, f"{label(start)}parameter '{parameter}' has no value. Write it below with:")
         if not lacking:
@@ -169,7 +172,7 @@ class Loader:
         required = ("name", *template.required)
         count, before = 0, self._mistakes.count
         for aside, row, position in read_table(
-            path, self._reading, known=columns, required=required, asked=asked, apart=("name",)
+            path, self._reading, known=columns, required=required, asked=asked, apart=("name",), cell=_as_it_is
         ):
             count += 1
             place = self._places.unpack(position)
@@ -178,7 +181,7 @@ class Loader:
             for parameter in ["name"] * (not name) + lacking:
                 self._mistakes.add(place, f"device '{name}': the cell of column '{parameter}' is empty. Fill it")
             if name and not lacking:
-                own = {key: Filling(value, self._places.positions(row, key)[1]) for key, value in row.items()}
+                own = {key: Filling.of_cell(cell, self._places.positions(row, key)[1]) for key, cell in row.items()}
                 self._listed.add(name)
                 label = _fleet_label(name, template.name, place.file)
                 yield _Entry(name, self._expand(template, own, beside), place, template.place, label)
@@ -206,24 +209,32 @@ class Loader:
         checked = self._reading.validate(DeviceEntry, base, entry.start, label)
         own = self._reading.validate(driver.DeviceOptions, self._part(data, options), entry.start, label)
         tags = self._tags(entry, name, driver, source, checked) if source else None
-        if checked is None or own is None or tags is None:
+        # A device with a mistake will not run, but the rest of it is looked at all the same: all mistakes at once.
+        settings = own or driver.DeviceOptions.model_construct()
+        if checked is not None:
+            self._check_fields(entry, checked)
+            key = self._line_key(entry, checked.url, driver, settings)
+            if own is not None and key is not None:
+                self.lines[entry.name] = key
+        if tags is None:
             return None
-        self._check_fields(entry, checked)
-        at = self._places.locate(entry.data, ["url"], entry.start)
-        try:
-            self.lines[entry.name] = driver.line_key(checked.url, own)
-        except ValueError as error:
-            self._mistakes.add(at, f"{entry.label(at)}url: {error}")
-        self.urls[entry.name] = at
         return Device(
             name=entry.name,
             driver=name,
-            url=checked.url,
-            options=own,
+            url="" if checked is None else checked.url,
+            options=settings,
             tags=tags,
-            fields=checked.fields,
+            fields={} if checked is None else checked.fields,
             place=entry.place,
         )
+
+    def _line_key(self, entry: _Entry, url: str, driver: type[Driver], options: BaseModel) -> LineKey | None:
+        at = self.urls[entry.name] = self._places.locate(entry.data, ["url"], entry.start)
+        try:
+            return driver.line_key(url, options)
+        except ValueError as error:
+            self._mistakes.add(at, f"{entry.label(at)}url: {error}")
+            return None
 
     def _part(self, data: dict[str, dict[str, Any]], keys: list[str]) -> dict[str, Any]:
         return self._reading.overlay({key: source for key, source in data.items() if key in keys})
@@ -349,7 +360,8 @@ class Loader:
                     self._mistakes.add(place, missing(device, "device", devices))
 
 
-_NOTHING = Filling(None, 0)
+def _as_it_is(_column: str, text: str) -> str:
+    return text
 
 
 def _label_of(source: _Source, label: Label) -> Label:

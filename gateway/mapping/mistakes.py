@@ -124,6 +124,8 @@ def unknown(key: str, model: type[BaseModel], known: Iterable[str] = ()) -> str:
     """What to say of a key that a section does not have. `known`: further keys that it has."""
     if key in getattr(model, "later", ()):
         return f"'{key}' {LATER}"
+    if key.isdigit():  # { deadband: 0,1 } is two keys
+        return f"unknown key '{key}'. A decimal is written with a point, 0.{key} for example"
     return f"unknown key '{key}'{nearest(key, [*keys_of(model), *known])}"
 
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gateway.mapping.document import read_text, resolve_scalar
+from gateway.mapping.document import read_text
 from gateway.mapping.mistakes import nearest
 from gateway.mapping.reading import Reading
 from gateway.model import Place
@@ -33,7 +33,7 @@ def read_table(
     required: Collection[str],
     asked: Place,
     apart: Collection[str] = (),
-    cell: Callable[[str, str], Any] = lambda _, text: resolve_scalar(text),
+    cell: Callable[[str, str], Any],
 ) -> Iterator[Row]:
     """The rows of a CSV file. `cell(column, text)` says what a cell means; decimal commas are points by then.
 

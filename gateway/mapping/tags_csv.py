@@ -142,7 +142,7 @@ def _cells_of(device: str, tag: Tag) -> Iterator[str]:
     yield "true" if tag.write else ""
     yield from ("" if limit is None else repr(limit) for limit in (tag.min, tag.max))
     yield "" if tag.decimals is None else str(tag.decimals)
-    yield "always"
+    yield tag.on
 
 
 def _option_cells(options: type[BaseModel], tag: Tag) -> dict[str, str]:

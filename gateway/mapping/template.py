@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.mapping.document import Places
+from gateway.mapping.document import Places, resolve_scalar
 from gateway.mapping.mistakes import nearest
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import TEXT_KEYS, TemplateEntry
@@ -34,15 +34,21 @@ _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """What goes into a hole, and where the user wrote it (a packed position)."""
+    """What goes into a hole: by itself, and within a text; and where the user wrote it (a packed position)."""
 
     value: Any
+    text: str
     position: int
 
-    @property
-    def text(self) -> str:
-        """The value within a longer text."""
-        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+    @classmethod
+    def of(cls, value: Any, position: int) -> Filling:
+        """From a value of a YAML file."""
+        return cls(value, str(value).lower() if isinstance(value, bool) else str(value), position)
+
+    @classmethod
+    def of_cell(cls, text: str, position: int) -> Filling:
+        """From a cell of a CSV file: its digits stay as they are within a text."""
+        return cls(resolve_scalar(text), text, position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ def read_templates(section: dict[str, Any], reading: Reading) -> dict[str, Templ
         for parameter, about in entry.parameters.items():
             if about is not None and about.default is not None:
                 position = reading.places.positions(data["parameters"][parameter], "default")[1]
-                defaults[parameter] = Filling(about.default, position)
+                defaults[parameter] = Filling.of(about.default, position)
         at = reading.places.key(data, "device")
         templates[name] = Template(name, tuple(entry.parameters), defaults, data["device"], at)
     return templates
@@ -120,8 +126,8 @@ def _fill_text(text: str, key: str, fillings: Mapping[str, Filling]) -> tuple[An
     if first is None:
         return text, None
     filling = fillings[first[1]]
-    if first[0] == text and key not in TEXT_KEYS:
-        return filling.value, filling.position
+    if first[0] == text:
+        return (filling.text if key in TEXT_KEYS else filling.value), filling.position
     return _HOLE.sub(lambda hole: fillings[hole[1]].text, text), filling.position
 
 

@@ -18,6 +18,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -102,13 +103,21 @@ class Spool:
         metrics: Metrics,
         disk: Disk | None = None,
         segment_size: int | None = None,
+        writing: Executor | None = None,
     ) -> Spool:
-        """Open the folder, making it where it is missing. `disk` and `segment_size`: the journal's, if not the usual.
+        """Open the folder, making it where it is missing.
 
-        Raises RefusedError when another process has it (named by its pid) or it cannot be written; damage never raises.
+        `disk` and `segment_size` are the journal's, if not the usual; `writing` is the thread that owns all durable
+        files, where the process has one already. Raises RefusedError when another process has the folder (named by its
+        pid) or it cannot be written; damage never raises.
         """
         store = await Store.open(
-            folder, max_bytes=limits.max_bytes, metrics=metrics, disk=disk, segment_size=segment_size
+            folder,
+            max_bytes=limits.max_bytes,
+            metrics=metrics,
+            disk=disk,
+            segment_size=segment_size,
+            writing=writing,
         )
         return cls(limits, store, clock=clock, metrics=metrics)
 

@@ -119,8 +119,10 @@ class _Milestone:
 
 def _milestones(store: Store) -> list[_Milestone]:
     """The starts of all segments, and where the earlier starts of the program ended."""
-    firsts = [s.first for s in store.writer.segments if s.first is not None]
-    points = [_Milestone(first.covers_from - 1, first.ordinal, first.min_time) for first in firsts]
+    points = []
+    for first in (s.first for s in store.writer.segments if s.first is not None):
+        points.append(_Milestone(first.covers_from - 1, first.ordinal, first.min_time))
+        points.append(_Milestone(first.first_seq - 1, first.ordinal, first.min_time))
     points.append(_Milestone(store.recovered.last_seq, store.earlier, store.recovered.last_time))
     return sorted(points, key=lambda point: point.seq)
 

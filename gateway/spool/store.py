@@ -53,7 +53,14 @@ class Store:
 
     @classmethod
     async def open(
-        cls, folder: Path, *, max_bytes: int, metrics: Metrics, disk: Disk | None, segment_size: int | None
+        cls,
+        folder: Path,
+        *,
+        max_bytes: int,
+        metrics: Metrics,
+        disk: Disk | None,
+        segment_size: int | None,
+        writing: Executor | None,
     ) -> Store:
         """Take the lock, look through the folder, and begin a new epoch. Raises RefusedError."""
         tally = Tally(
@@ -68,9 +75,11 @@ class Store:
         with ExitStack() as stack:
             _make(folder)
             stack.callback(Lock(folder).release)
-            writing, reading = (ThreadPoolExecutor(1, f"headgate-spool-{name}") for name in ("write", "read"))
+            reading = ThreadPoolExecutor(1, "headgate-read")
             stack.callback(partial(reading.shutdown, wait=False))
-            stack.callback(partial(writing.shutdown, wait=False))
+            if writing is None:
+                writing = ThreadPoolExecutor(1, "headgate-write")
+                stack.callback(partial(writing.shutdown, wait=False))
             writer = Writer(disk, segment_size=segment_size, max_bytes=max_bytes, tally=tally)
             try:
                 recovered = await loop.run_in_executor(writing, writer.recover)

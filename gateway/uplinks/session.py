@@ -331,10 +331,12 @@ class _Client(aiomqtt.Client):
         if flags.is_disconnect_packet_from_server:
             code = reason_code.value
             words = getattr(properties, "ReasonString", "")
-            text = f"the server closed it: {reason(code)}{f', {words}' if words else ''}"
+            text = f"the server closed it{f': {reason(code)}' if code else ''}{f', {words}' if words else ''}"
             self._farewell = SessionError(text, code=code, needs_person=needs_person(code))
         elif str(reason_code) == "Keep alive timeout":
             self._farewell = SessionError(f"no answer to a ping within {self.terms.keep_alive_s} s")
+        elif str(reason_code) == "Protocol error":
+            self._farewell = SessionError("the server sent what is no MQTT packet")
         if self._connected.done():
             super()._on_disconnect(client, userdata, flags, reason_code, properties)
             return

@@ -164,7 +164,6 @@ def test_version_5_may_be_a_number(written):
             "gateway: g\nspool: {ram_bytes: 1MiB, commit_bytes: 2MiB}" + DEVICES,
             "spool: ram_bytes is less than commit_bytes",
         ),
-        (f"gateway: g\nspool: {{path: /{'x' * 120}}}" + DEVICES, "gw.yaml:2:15: spool: the path /xxx"),
         ("gateway: g\nuplinks: [a]" + DEVICES, "gw.yaml:2:10: uplinks: expected keys and values, got a list"),
         ("gateway: g\nuplinks: {u: mqtt://h}" + DEVICES, "uplink 'u': expected keys and values, got 'mqtt://h'"),
         ("gateway: g\nuplinks: {u u: {url: mqtt://h}}" + DEVICES, "uplink 'u u': a name has letters"),
@@ -247,7 +246,7 @@ def test_mistakes_of_schema_references_and_addresses_come_together(wrong):
               flow: {address: holding:65535, type: float32}
               pump: {address: coil:5, write: true}
               temp: {address: holding:1, scale: x}
-          plc: {driver: modbus, url: "udp://h", mapping: plc.yaml}
+          plc: {driver: modbus, url: "http://h", mapping: plc.yaml}
         """)
     ] == [
         "gw.yaml:1:10: gateway 'plant 7': a name has letters, digits and _ ",
@@ -257,7 +256,8 @@ def test_mistakes_of_schema_references_and_addresses_come_together(wrong):
         "gw.yaml:10:7: tag 'flow': float32 needs 2 registers, holding:65535 leaves 1",
         "gw.yaml:11:38: tag 'pump': 'write: true' is not built yet, it comes in a later version",
         "gw.yaml:12:41: tag 'temp': scale: expected a number, got 'x'",
-        "gw.yaml:13:50: plc.yaml: no such file or directory",
+        "gw.yaml:13:30: device 'plc': url: 'http://h' is no url of a Modbus device",
+        "gw.yaml:13:51: plc.yaml: no such file or directory",
     ]
 
 
@@ -414,16 +414,17 @@ def test_checking_touches_nothing(written, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_device_with_mistakes_does_not_hide_those_of_another(wrong):
+def test_a_mistake_hides_no_other_in_the_same_device_or_in_another(wrong):
     mistakes = wrong("""
         gateway: g
         devices:
           a: {driver: modbus, url: "tcp://h", unit: x, tags: {x: holding:99999}}
           b: {driver: modbus, url: "tcp://h", tags: {y: holding:99999}}
         """)
-    assert len(mistakes) == 2
+    assert len(mistakes) == 3
     assert "device 'a': unit: " in mistakes[0]
-    assert "tag 'y': holding:99999 is beyond the last address" in mistakes[1]
+    assert "tag 'x': holding:99999 is beyond the last address" in mistakes[1]
+    assert "tag 'y': holding:99999 is beyond the last address" in mistakes[2]
 
 
 def test_an_address_that_a_list_filled_names_the_device(wrong, tmp_path):

@@ -106,8 +106,12 @@ def test_without_a_running_gateway_the_error_says_how_to_start_one(tmp_path):
         ask(tmp_path, {"do": "echo"})
 
 
-def test_a_path_too_long_for_a_socket_is_named(tmp_path):
+def test_a_folder_may_lie_deeper_than_a_socket_can_be_named(tmp_path):
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
-    with pytest.raises(RefusedError, match="longer than 107 bytes"):
-        served(folder, lambda: None)
+    assert served(folder, lambda: ask(folder, {"do": "echo", "text": 1})) == [{"said": 1}]
+
+
+def test_a_folder_that_cannot_take_the_socket_is_named(tmp_path):
+    with pytest.raises(RefusedError, match="cannot listen here: No such file or directory"):
+        served(tmp_path / "missing", lambda: None)

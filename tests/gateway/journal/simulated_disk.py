@@ -37,7 +37,8 @@ def store(target: bytearray, data: bytes, offset: int) -> None:
 class SimulatedDisk:
     """`cut_at`: the power fails at that operation (1 = the first), in the middle of it. `operations` counts them.
 
-    `fault(operation, name)` may return an OSError to raise. `room` bounds the sum of all files. `liar` answers a flush
+    `fault(operation, name)` may return an OSError to raise. `room` bounds the sum of all
+    files, `free` is what the file system says is left. `liar` answers a flush
     without doing it. `gate`, when given, must be set for an `fdatasync` to return.
     """
 
@@ -53,6 +54,7 @@ class SimulatedDisk:
         self.is_off = False
         self.random = random.Random(seed)
         self.room = room
+        self.free = 1 << 40
         self.liar = False
         self.fault: Callable[[str, str], OSError | None] = lambda _operation, _name: None
         self.gate: threading.Event | None = None
@@ -218,4 +220,4 @@ class SimulatedDisk:
                 raise PowerCutError(errno.EIO, "cut")
 
     def free_bytes(self) -> int:
-        return self.room - sum(len(f.cache) for f in set(self.names_now.values()))
+        return self.free

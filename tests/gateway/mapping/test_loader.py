@@ -166,6 +166,10 @@ D = 'driver: fake, url: "tcp://h"'
         (f"d: {{{D}, tags: {{a: {{address: word:1, deadband: '1,5'}}}}}}", "is no deadband"),
         (f"d: {{{D}, tags: {{a: {{address: word:1, deadband: true}}}}}}", "is no deadband"),
         (
+            f"d: {{{D}, tags: {{a: {{address: word:1, scale: 7,1}}}}}}",
+            "tag 'a': unknown key '1'. A decimal is written with a point, 0.1 for example",
+        ),
+        (
             f"d: {{{D}, tags: {{a: {{address: word:1, on: always, deadband: 1}}}}}}",
             "'on: always' sends every poll, a deadband sends less",
         ),
@@ -221,8 +225,13 @@ def test_all_mistakes_are_told_at_once(load_devices):
         b: {driver: nothing}
         c: {driver: fake, url: "tcp://h", tags: {y y: word:1}}
         """)
-    assert [m.split(":")[1] for m in mistakes] == ["5", "6", "7", "7", "7", "8", "9"]
-    assert [device.name for device in devices] == ["c"]
+    assert [m.split(":")[1] for m in mistakes] == ["4", "5", "6", "7", "7", "7", "8", "9"]
+    assert {device.name: [tag.name for tag in device.tags] for device in devices} == {"a": ["ok"], "c": []}
+
+
+def test_a_wrong_url_is_told_beside_missing_tags(load_devices):
+    _, mistakes = load_devices("d: {driver: fake, url: udp://h}")
+    assert len(mistakes) == 2
 
 
 def test_a_name_may_be_a_level_too(load_devices):

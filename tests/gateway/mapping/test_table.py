@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.mapping.document import resolve_scalar
 from gateway.mapping.table import read_table
 from gateway.model import Place
 
 ASKED = Place("gw.yaml", 7, 3)
+
+
+def cell(column, text):
+    return resolve_scalar(text) if column == "Unit" else text
 
 
 @pytest.fixture
@@ -16,7 +21,7 @@ def table(write, reading, told):
 
     def read(text, known=("name", "host", "Unit"), required=("name",), apart=()):
         path = write("t.csv", text)
-        rows = list(read_table(path, reading, known=known, required=required, asked=ASKED, apart=apart))
+        rows = list(read_table(path, reading, known=known, required=required, asked=ASKED, apart=apart, cell=cell))
         return [{**aside, **data} for aside, data, _ in rows], told(reading)
 
     return read
@@ -57,7 +62,7 @@ def test_a_percentage_has_a_decimal_comma_too(table):
 
 def test_cells_know_their_place(write, reading):
     path = write("t.csv", '# list\nname,host\n"a\nb",h\nc,i\n')
-    rows = list(read_table(path, reading, known=("name", "host"), required=(), asked=ASKED, apart=("name",)))
+    rows = list(read_table(path, reading, known=("name", "host"), required=(), asked=ASKED, apart=("name",), cell=cell))
     (_, first, at), (_, second, _) = rows
     assert (reading.places.unpack(at).line, reading.places.unpack(at).column) == (3, 1)
     assert (reading.places.value(first, "host").line, reading.places.value(first, "host").column) == (3, 2)
@@ -85,7 +90,7 @@ def test_mistakes_say_line_and_cell(table, text, said):
 
 
 def test_a_missing_file_is_told_where_it_was_asked_for(reading, told, tmp_path):
-    assert not list(read_table(tmp_path / "no.csv", reading, known=(), required=(), asked=ASKED))
+    assert not list(read_table(tmp_path / "no.csv", reading, known=(), required=(), asked=ASKED, cell=cell))
     assert told(reading) == ["gw.yaml:7:3: no.csv: no such file or directory. Check the path and its permissions"]
 
 

@@ -30,6 +30,12 @@ def test_one_device_is_made_from_a_template(load_devices):
     assert [(t.name, t.address, t.every_s) for t in spare.tags] == [("power", "word:1", 5), ("energy", "word:10", 5)]
 
 
+def test_a_parameter_without_a_value_takes_its_default(load_devices):
+    (spare,), mistakes = load_devices("spare: {template: meter, with: {host: h, unit: }}", METER)
+    assert not mistakes
+    assert spare.options.unit == 1
+
+
 def test_keys_beside_the_template_win(load_devices):
     text = "spare: {template: meter, with: {host: h}, every: 1m, timeout: 2s}"
     (spare,), mistakes = load_devices(text, METER)
@@ -75,10 +81,10 @@ def test_text_stays_text_and_secrets_are_no_holes(load_devices, write):
         't: {parameters: {at: , host: {default: h}}, device: {driver: fake, url: "tcp://${host}", pin: "${file:pin}", '
         'tags: {a: {address: "${at}", unit: "${at}"}}}}'
     )
-    write("list.csv", "name,at\nd,word:7\n")
+    write("list.csv", "name,at\nd,00007\n")
     (device,), mistakes = load_devices("f: {template: t, instances: list.csv}", template)
     assert not mistakes
-    assert (device.tags[0].address, device.tags[0].unit) == ("word:7", "word:7")
+    assert (device.tags[0].address, device.tags[0].unit) == ("00007", "7")
     assert device.options.pin.reveal() == "1"
 
 

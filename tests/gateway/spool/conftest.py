@@ -1,10 +1,18 @@
-"""The simulated disk, as a fixture: `SimulatedDisk(...)` makes one."""
+"""The simulated disk of the journal's tests, and what a test of the spool needs again and again."""
 
+import asyncio
 import importlib.util
 import sys
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
+from gateway.clock import SystemClock
+from gateway.metrics import Metrics
+from gateway.model import Batch, Definition
+from gateway.spool.spool import Limits, Spool
 
 _PATH = Path(__file__).parents[1] / "journal" / "simulated_disk.py"
 
@@ -22,3 +30,108 @@ def _load():
 @pytest.fixture(scope="session")
 def SimulatedDisk():  # noqa: N802 - it gives the class
     return _load().SimulatedDisk
+
+
+class InlineExecutor(Executor):
+    """A writer thread that is none: work is done at once, so that virtual time and the disk agree."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - as a real executor does
+            future.set_exception(error)
+        return future
+
+
+class Bench:
+    """Opens spools on one folder, makes batches, and reads cursors empty."""
+
+    segment_size = 64 * 1024
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.group = Definition("pump", ("flow", "state"), ("float32", "uint16"), ("m3/h", ""), (None, None))
+        self.clock = SystemClock()
+        self.metrics = Metrics()
+        self.writing = None
+
+    def batch(self, n, *, size=0):
+        """The batch number `n`; `size` makes it that many bytes heavier, and hard to compress."""
+        if not size:
+            return Batch(self.group, 1_795_330_000_000 + n, [float(n), n])
+        import random
+
+        text = random.Random(n).randbytes(size // 2).hex()
+        group = Definition("pump", ("text", "state"), ("string", "uint16"), ("", ""), (None, None))
+        return Batch(group, 1_795_330_000_000 + n, [text, n])
+
+    @asynccontextmanager
+    async def opened(self, disk=None, **limits):
+        spool = await self.open(disk, **limits)
+        try:
+            yield spool
+        finally:
+            await spool.close()
+
+    async def open(self, disk=None, **limits):
+        defaults = {"commit_interval_s": 0.01, "max_bytes": 64 << 20}
+        return await Spool.open(
+            self.folder,
+            Limits(**(defaults | limits)),
+            clock=self.clock,
+            metrics=self.metrics,
+            disk=disk,
+            segment_size=self.segment_size,
+            writing=self.writing,
+        )
+
+    def abandon(self, spool):
+        """What is left of a process that was killed: nothing more is written, and its lock is free."""
+        spool._committer._is_closing = True
+        spool._committer._silence()
+        spool._store.release()
+
+    async def drain(self, spool, cursor, *, commit=True):
+        """All records that are there, without waiting for new ones."""
+        found = []
+        while True:
+            records = spool.take(cursor, 100)
+            if records:
+                found += records
+                if commit:
+                    spool.commit(cursor, records[-1].seq)
+            elif records is None:
+                await spool._fetch(cursor, 100)
+            else:
+                return found
+
+    @staticmethod
+    def numbers(records):
+        """The second value of each batch; a gap as its cause and what it covers."""
+        return [
+            r.batch.values[1] if r.batch is not None else (r.gap.cause, r.gap.first_seq, r.gap.last_seq, r.gap.count)
+            for r in records
+        ]
+
+    @staticmethod
+    async def until(condition, what, seconds=10):
+        """Wait for a condition, with a deadline."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not condition():
+            assert asyncio.get_running_loop().time() < deadline, f"waited in vain for: {what}"
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path / "spool")
+
+
+@pytest.fixture
+def virtual_bench(tmp_path, virtual_clock):
+    """A bench on virtual time, for use inside `run_virtual`."""
+    bench = Bench(tmp_path / "spool")
+    bench.clock = virtual_clock
+    bench.writing = InlineExecutor()
+    return bench

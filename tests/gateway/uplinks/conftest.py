@@ -193,10 +193,12 @@ class Bench:
 
     async def until(self, condition: Callable[[], object], seconds: float = 600) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
+        step = 0.001
         while not condition():
             assert not self.task.done(), self.task.exception()
             assert asyncio.get_running_loop().time() < deadline, "waited in vain"
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(step)
+            step = min(step * 1.1, 0.2)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from gateway.uplinks.message import Room, UserProperties
 
 def test_user_properties_are_these_bytes():
     assert UserProperties("g").pack("d", "e", 7) == (
-        b"\x34\x26\x00\x07gateway\x00\x01g\x26\x00\x06device\x00\x01d\x26\x00\x05epoch\x00\x01e\x26\x00\x03seq\x00\x017"
+        b"\x2d\x26\x00\x07gateway\x00\x01g\x26\x00\x06device\x00\x01d\x26\x00\x05epoch\x00\x01e\x26\x00\x03seq\x00\x017"
     )
 
 
