@@ -136,7 +136,6 @@ class _TcpStream(asyncio.Protocol):
         if isinstance(error, OSError):
             self._ended_by = _reason(error)
         if self._heard:
-            self._heard = False
             self._receiver.on_lost(LineError(f"{self._name}: {self._ended_by}", cause="offline"))
 
     def write(self, data: bytes) -> None:

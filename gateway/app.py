@@ -15,7 +15,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from gateway import __version__, settings
+from gateway import __version__
 from gateway.acquisition.line import Line
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
@@ -25,11 +25,10 @@ from gateway.errors import HeadgateError, RefusedError
 from gateway.image import Image
 from gateway.metrics import Metrics
 from gateway.model import Batch, Device, DeviceState
-from gateway.spool.spool import Limits, Spool
+from gateway.spool.spool import Spool
 from gateway.supervisor import Supervisor, contained
 from gateway.systemd import Notifier
 from gateway.uplinks.forwarder import Forwarder
-from gateway.uplinks.options import Options, Tls
 
 log = logging.getLogger("headgate.app")
 
@@ -66,7 +65,7 @@ class App:
     async def __aenter__(self) -> Self:
         file = self._config
         path = file.spool.path
-        self.spool = await Spool.open(path, _limits(file.spool), clock=self.clock, metrics=self.metrics)
+        self.spool = await Spool.open(path, file.spool.limits, clock=self.clock, metrics=self.metrics)
         self._stack.push_async_callback(contained, "spool", self._close_spool)
         await self._open_control()
         for name in file.uplinks:
@@ -117,10 +116,10 @@ class App:
 
     def start_uplink(self, name: str) -> None:
         """Forward to one uplink from now on, from where it was left."""
-        uplink = self._config.uplinks[name]
-        cursor = self.spool.cursor(name, holds=uplink.holds)
+        options = self._config.uplinks[name]
+        cursor = self.spool.cursor(name, holds=bool(options.holds))
         forwarder = Forwarder(
-            _options(self._config, uplink),
+            options,
             spool=self.spool,
             cursor=cursor,
             states=self.image.states,
@@ -214,35 +213,3 @@ class App:
             where = "connected" if forwarder.status().connected else "not connected"
             parts.append(f"{name} {where}, {waiting[name]} records waiting")
         return "; ".join(parts)
-
-
-def _options(file: Config, uplink: settings.Uplink) -> Options:
-    """What the file says of an uplink, in the uplink's own words."""
-    tls = uplink.tls
-    return Options(
-        name=uplink.name,
-        gateway=file.gateway,
-        servers=uplink.urls,
-        client_id=uplink.client_id,
-        username=uplink.username,
-        password=uplink.password,
-        tls=None if tls is None else Tls(**asdict(tls)),
-        qos=uplink.qos,
-        version=uplink.version,
-        keep_alive_s=uplink.keep_alive_s,
-        payload=uplink.payload,
-        prefix=file.prefix,
-        topic=uplink.topic,
-        retain=uplink.retain,
-        max_in_flight=uplink.max_in_flight,
-    )
-
-
-def _limits(spool: settings.Spool) -> Limits:
-    return Limits(
-        max_bytes=spool.max_bytes,
-        ram_bytes=spool.ram_bytes,
-        commit_interval_s=spool.commit_interval_s,
-        commit_bytes=spool.commit_bytes,
-        persist=spool.persist,
-    )

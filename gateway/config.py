@@ -18,7 +18,8 @@ from gateway.mapping.loader import Loader
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
 from gateway.model import Device, Place, ScanGroup
-from gateway.settings import Spool, Uplink, check_topics, read_spool, read_uplinks, wrong_topic
+from gateway.settings import Spool, check_topics, read_spool, read_uplinks, wrong_topic
+from gateway.uplinks.options import Options
 
 Drivers = Callable[[str], type[Driver]]
 """Gives the driver of a name, or raises UnknownDriverError."""
@@ -36,7 +37,7 @@ class Config:
     gateway: str
     prefix: str
     spool: Spool
-    uplinks: Mapping[str, Uplink]
+    uplinks: Mapping[str, Options]
     devices: tuple[Device, ...]
     groups: Mapping[str, tuple[ScanGroup, ...]]
     lines: Mapping[LineKey, tuple[Device, ...]]
@@ -66,7 +67,7 @@ class _Draft:
     gateway: str
     prefix: str
     spool: Spool | None
-    uplinks: Mapping[str, Uplink]
+    uplinks: Mapping[str, Options]
     devices: tuple[Device, ...]
     keys: Mapping[str, LineKey]
     urls: Mapping[str, Place]
@@ -103,7 +104,7 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
     written = _section(data, "uplinks")
     if not written:
         reading.mistakes.warn(start, "there are no uplinks: values go nowhere. Add a section uplinks:")
-    uplinks = read_uplinks(written, name, reading)
+    uplinks = read_uplinks(written, name, prefix, reading)
     loader = Loader(reading)
     devices = tuple(loader.devices(_section(data, "devices"), _section(data, "templates")))
     check_topics(uplinks, devices, written, reading)

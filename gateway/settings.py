@@ -1,4 +1,4 @@
-"""The sections `spool` and `uplinks` of the gateway file: pydantic models in front, frozen settings behind."""
+"""The sections `spool` and `uplinks` of the gateway file: pydantic models in front, what the rooms take behind."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from gateway.mapping.schema import Section
 from gateway.model import Device, Place
 from gateway.quantities import DurationRange, SizeRange
 from gateway.secrets import Secret, Text, caution
+from gateway.spool.spool import Limits
+from gateway.uplinks.options import Options, Tls, parse_server
+from gateway.uplinks.topics import check_template
 
-_SCHEMES = ("mqtt", "mqtts")
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _TOPIC_WORDS = frozenset({"prefix", "gateway", "device", "tag"})
 
@@ -29,46 +31,10 @@ _TOPIC_WORDS = frozenset({"prefix", "gateway", "device", "tag"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spool:
-    """Where the spool lies and how much it may hold; `path` is absolute."""
+    """Where the spool lies (absolute) and how much it may take."""
 
     path: Path
-    max_bytes: int
-    ram_bytes: int
-    commit_interval_s: float
-    commit_bytes: int
-    persist: Literal["on_age", "always"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """How a server is trusted and how we show who we are; paths are absolute."""
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    verify: bool = True
-    server_name: str = ""
-    alpn: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uplink:
-    """One uplink, defaults filled in. `topic` is a template with {prefix}, {gateway}, {device}, {tag} and fields."""
-
-    name: str
-    urls: tuple[str, ...]
-    client_id: str
-    username: str | None
-    password: Secret | None
-    tls: Tls | None
-    qos: Literal[0, 1, 2]
-    version: Literal["5", "3.1.1"]
-    keep_alive_s: int
-    payload: Literal["json", "value"]
-    topic: str
-    retain: bool
-    max_in_flight: int
-    holds: bool
+    limits: Limits
 
 
 # --- what the file says ---------------------------------------------------------------------------------------------
@@ -173,19 +139,19 @@ def read_spool(given: dict[str, Any], place: Place, reading: Reading) -> Spool |
     if section.ram_bytes < section.commit_bytes:
         at = reading.places.locate(given, ["ram_bytes"], place)
         reading.mistakes.add(at, "spool: ram_bytes is less than commit_bytes. Make it larger")
-    return Spool(
-        path=path,
+    limits = Limits(
         max_bytes=section.max_bytes,
         ram_bytes=section.ram_bytes,
         commit_interval_s=section.commit_interval_s,
         commit_bytes=section.commit_bytes,
         persist=section.persist,
     )
+    return Spool(path=path, limits=limits)
 
 
-def read_uplinks(data: dict[str, Any], gateway: str, reading: Reading) -> dict[str, Uplink]:
+def read_uplinks(data: dict[str, Any], gateway: str, prefix: str, reading: Reading) -> dict[str, Options]:
     """The uplinks by name; those with mistakes are noted and left out."""
-    uplinks: dict[str, Uplink] = {}
+    uplinks: dict[str, Options] = {}
     taken: dict[tuple[str, str], str] = {}
     for name, given in data.items():
         place = reading.places.key(data, name)
@@ -195,9 +161,13 @@ def read_uplinks(data: dict[str, Any], gateway: str, reading: Reading) -> dict[s
         section = reading.validate(UplinkSection, given, place, label)
         if section is None:
             continue
+        before = reading.mistakes.count
         _check(section, given, place, label, reading)
-        uplink = _uplink(name, section, gateway, _tls(section.tls, given, place, label, reading))
-        for url in uplink.urls:
+        tls = _tls(section.tls, given, place, label, reading)
+        if reading.mistakes.count > before:
+            continue
+        uplink = _uplink(name, section, gateway, prefix, tls)
+        for url in uplink.servers:
             other = taken.setdefault((url, uplink.client_id), name)
             if other != name:
                 at = reading.places.locate(given, ["client_id"], place)
@@ -207,11 +177,11 @@ def read_uplinks(data: dict[str, Any], gateway: str, reading: Reading) -> dict[s
     return uplinks
 
 
-def _uplink(name: str, section: UplinkSection, gateway: str, tls: Tls | None) -> Uplink:
-    is_value = section.payload == "value"
-    return Uplink(
+def _uplink(name: str, section: UplinkSection, gateway: str, prefix: str, tls: Tls | None) -> Options:
+    return Options(
         name=name,
-        urls=tuple(section.url),
+        gateway=gateway,
+        servers=tuple(section.url),
         client_id=section.client_id or gateway,
         username=section.username,
         password=section.password,
@@ -220,10 +190,11 @@ def _uplink(name: str, section: UplinkSection, gateway: str, tls: Tls | None) ->
         version=section.version,
         keep_alive_s=round(section.keep_alive_s),
         payload=section.payload,
-        topic=section.topic or ("{prefix}/{device}/{tag}" if is_value else "{prefix}/{device}"),
-        retain=is_value if section.retain is None else section.retain,
+        prefix=prefix,
+        topic=section.topic or "",
+        retain=section.retain,
         max_in_flight=section.max_in_flight,
-        holds=section.qos > 0 if section.holds is None else section.holds,
+        holds=section.holds,
     )
 
 
@@ -277,7 +248,7 @@ def _tls(section: TlsSection | None, given: Any, place: Place, label: Label, rea
         cert=paths["cert"],
         key=paths["key"],
         verify=section.verify == "on",
-        server_name=section.server_name,
+        server_name=section.server_name or "",
         alpn=tuple(section.alpn),
     )
 
@@ -287,30 +258,18 @@ def wrong_topic(template: str, words: Iterable[str] = ()) -> str:
 
     `words`: the only words it may use; by default any word that could be a field's name.
     """
-    if not template:
-        return "must not be empty"
-    if any(c in template for c in "+#\0"):
-        return "a topic to publish to has no + and no #. Take them out"
     if template.startswith(("/", "$")) or template.endswith("/"):
         return "must not begin with / or $, nor end with /. Take it out"
-    if any(c in _HOLE.sub("", template) for c in "{}"):
-        return "a brace stands alone. Write a word in both braces, {device} for example"
-    allowed = set(words)
-    known = ", ".join(f"{{{word}}}" for word in sorted(allowed or _TOPIC_WORDS))
-    for word in _HOLE.findall(template):
-        if not word.isidentifier() or (allowed and word not in allowed):
-            return f"{{{word}}} is no word of a topic. Use {known}"
-    return ""
+    fields = (word for word in _HOLE.findall(template) if word.isidentifier())
+    return check_template(template, set(words) or {*_TOPIC_WORDS, *fields}) or ""
 
 
 def check_topics(
-    uplinks: Mapping[str, Uplink], devices: Iterable[Device], data: dict[str, Any], reading: Reading
+    uplinks: Mapping[str, Options], devices: Iterable[Device], data: dict[str, Any], reading: Reading
 ) -> None:
     """Note fields that a topic uses and a device lacks; warn of devices that would publish to one topic."""
     listed = list(devices)
     for name, uplink in uplinks.items():
-        if wrong_topic(uplink.topic):
-            continue  # which is noted
         words = set(_HOLE.findall(uplink.topic)) - _TOPIC_WORDS
         at = reading.places.locate(data, [name, "topic"], reading.places.key(data, name))
         users: dict[tuple[str, ...], str] = {}
@@ -327,20 +286,12 @@ def check_topics(
 
 def _wrong_url(url: str) -> str:
     """What is wrong with a server's url, with the cure; empty when nothing is. A password in it is not quoted."""
-    cure = "Write mqtts://host:8883 or mqtt://host:1883"
+    if url.startswith(("ws://", "wss://")):
+        return f"{url.partition(':')[0]}:// {LATER}"
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        parse_server(url)
     except ValueError as error:
-        return f"not a url ({error}). {cure}"
-    if "@" in url:
-        return "user and password do not belong into the url. Use username and password"
-    if parts.scheme in {"ws", "wss"}:
-        return f"{parts.scheme}:// {LATER}"
-    if parts.scheme not in _SCHEMES:
-        return f"'{url}' is no MQTT url. {cure}"
-    if not parts.hostname or port == 0 or parts.path not in {"", "/"} or parts.query or parts.fragment:
-        return f"'{url}' must have a host, perhaps a port, and nothing else. {cure}"
+        return str(error)
     return ""
 
 

@@ -154,7 +154,6 @@ class Client:
             # What is under way keeps its place until it is answered or late: the device is still busy with it.
             if exchange in self._waiting:
                 self._waiting.remove(exchange)
-            exchange.end_early()
             raise
         return exchange
 

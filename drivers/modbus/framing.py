@@ -53,7 +53,6 @@ class Framer:
             transaction, protocol, length, unit = _HEADER.unpack_from(data, at)
             if protocol != 0 or not 2 <= length <= _LONGEST:
                 self.broken = f"{data[at : at + _HEADER.size].hex(' ')} is no Modbus TCP header"
-                self._rest = b""
                 return frames
             end = at + _BEFORE_UNIT + length
             if end > len(data):

@@ -89,7 +89,7 @@ def _facts(config: Config) -> dict[str, Any]:
             for device in config.devices
         ],
         "uplinks": [
-            {"name": u.name, "urls": u.urls, "payload": u.payload, "topic": u.topic, "qos": u.qos, "holds": u.holds}
+            {"name": u.name, "urls": u.servers, "payload": u.payload, "topic": u.topic, "qos": u.qos, "holds": u.holds}
             for u in config.uplinks.values()
         ],
     }
@@ -121,7 +121,9 @@ def _summary(config: Config) -> list[str]:
         lines.append(f"  … and {more} more")
     for uplink in config.uplinks.values():
         topic = uplink.topic.replace("{prefix}", config.prefix).replace("{gateway}", config.gateway)
-        lines.append(f"uplink {uplink.name}: {', '.join(uplink.urls)}, {uplink.payload} to {topic}, qos {uplink.qos}")
+        lines.append(
+            f"uplink {uplink.name}: {', '.join(uplink.servers)}, {uplink.payload} to {topic}, qos {uplink.qos}"
+        )
     lines.append(f"spool: {config.spool.path}")
     return lines
 

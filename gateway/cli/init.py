@@ -17,6 +17,7 @@ STARTER = """\
 gateway: plant1              # its name everywhere: client id, topics
 
 spool:
+  # path: /var/lib/headgate/spool      # as a service; else headgate-data/spool beside this file
   max_bytes: 1GiB            # the oldest samples go first when a link stays away longer than this lasts
 
 uplinks:

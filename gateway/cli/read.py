@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from gateway.driver import find
 from gateway.errors import RefusedError
 from gateway.image import Image, Sample
 from gateway.metrics import Metrics
-from gateway.model import GOOD, Quality, bad
+from gateway.model import GOOD, Batch, Quality, bad
 
 SUMMARY = "Read values now: from the running gateway, or from the devices where none runs."
 
 _PATIENCE_S = 30.0
-_LOOK_EVERY_S = 0.05
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +69,13 @@ async def _read(config: Config, device: str | None) -> list[Sample]:
     """Poll until each tag has a sample, good or bad, once."""
     image = Image()
     clock, metrics = SystemClock(), Metrics()
+    complete = asyncio.Event()
     tasks = []
+
+    def look(_batch: Batch) -> None:
+        if all(s.quality != bad("startup") for s in image.samples()):
+            complete.set()
+
     for key, devices in config.lines.items():
         wanted = [(d, config.groups[d.name]) for d in devices if device in (None, d.name)]
         if wanted:
@@ -78,21 +83,19 @@ async def _read(config: Config, device: str | None) -> list[Sample]:
                 key.port,
                 find(wanted[0][0].driver),
                 wanted,
-                sink=lambda _: None,
+                sink=look,
                 image=image,
                 on_state=lambda _: None,
                 clock=clock,
                 metrics=metrics,
             )
             tasks.append(asyncio.create_task(line.run(), name=f"line {key.port}"))
-    deadline = clock.monotonic() + _PATIENCE_S
-    while _is_waiting(image.samples()) and clock.monotonic() < deadline and not all(t.done() for t in tasks):
-        await asyncio.sleep(_LOOK_EVERY_S)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await asyncio.wait_for(complete.wait(), _PATIENCE_S)
+    except TimeoutError:
+        pass  # what has not come by now reads `bad:startup`
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return list(image.samples())
-
-
-def _is_waiting(samples: Iterable[Sample]) -> bool:
-    return any(s.quality == bad("startup") for s in samples)

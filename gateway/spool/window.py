@@ -11,7 +11,7 @@ stands in their place. Three lists side by side and a start index: appending, sl
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import lru_cache
+from functools import lru_cache, reduce
 from operator import attrgetter
 
 from gateway.model import Batch, Definition
@@ -128,11 +128,8 @@ class Window:
             last += 1
         if last == first:
             return None
-        gap = _gap_over(self._records[first])
-        dropped = 0 if self._records[first].gap is not None else 1
-        for record in self._records[first + 1 : last]:
-            gap = gap.joined(_gap_over(record))
-            dropped += 1
+        gap = reduce(Gap.joined, map(_gap_over, self._records[first:last]))
+        dropped = sum(record.gap is None for record in self._records[first:last])
         self._records[first:last] = [gap_record(gap, epoch)]
         self._times[first:last] = [self._times[first]]
         self._sizes[first:last] = [_RECORD]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import frexp, inf, isfinite, nan
+from math import frexp, isfinite, nan
 from operator import itemgetter
 from sys import byteorder
 from typing import Any
@@ -89,7 +89,7 @@ def shorten(values: Sequence[float]) -> list[float]:
     packed = struct.pack(layout, *values)
     exact = struct.unpack(layout, packed)
     if exact != tuple(values):
-        return [_alone(v) if v == e else v for v, e in zip(values, exact, strict=True)]
+        return [_shortest(v) if v == e else v for v, e in zip(values, exact, strict=True)]
     halves = _halves(len(values)).unpack(packed)
     try:
         scales = list(map(_scales.__getitem__, halves))
@@ -104,7 +104,7 @@ def shorten(values: Sequence[float]) -> list[float]:
         rest[i], scales[i] = 0.0, 1.0
     short = _by_scale(rest, scales, struct.pack(f"={len(rest)}f", *rest))
     for i in odd:
-        short[i] = _alone(values[i])
+        short[i] = _shortest(values[i])
     return short
 
 
@@ -124,7 +124,7 @@ def _by_scale(values: Sequence[float], scales: list[float], packed: bytes) -> li
     if back == packed:
         return short
     pairs = zip(short, struct.unpack(layout, back), values, strict=True)
-    return [d if r == v else _alone(v) for d, r, v in pairs]  # subnormals share their upper half with zero
+    return [d if r == v else _shortest(v) for d, r, v in pairs]  # subnormals share their upper half with zero
 
 
 @lru_cache(maxsize=64)
@@ -159,11 +159,13 @@ def _fits(candidate: float, value: float) -> bool:
         return False
 
 
+def _shortest(value: float) -> float:
+    """The same for one value of any magnitude."""
+    return _tried(value) if value and isfinite(value) else value  # to a cache 0.0 and -0.0 are one key
+
+
 @lru_cache(maxsize=1024)
-def _alone(value: float) -> float:
-    """The same for one value of any magnitude, by trying."""
-    if value in (0.0, inf, -inf):
-        return value
+def _tried(value: float) -> float:
     for digits in range(1, 10):
         text = f"{value:.{digits - 1}e}"
         for candidate in _neighbours(text) if abs(frexp(value)[0]) == 0.5 else (float(text),):

@@ -33,7 +33,7 @@ from gateway.uplinks.topics import Template
 
 log = logging.getLogger("headgate.uplinks")
 
-_LAST_WORD_S = 1.0
+_LAST_WORD_S = 0.5
 _MOST_REASONS = 64
 
 
@@ -172,7 +172,7 @@ class Forwarder:
     async def stop(self, timeout_s: float) -> None:
         """Send what is new, wait for acknowledgements at most that long, say `stopped`, and let `run` return.
 
-        What is not acknowledged by then stays in the spool.
+        What is not acknowledged by then stays in the spool. Takes at most a second longer than `timeout_s`.
         """
         self._deadline = self._clock.monotonic() + timeout_s
         self._stopping.set()

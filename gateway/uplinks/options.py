@@ -78,7 +78,8 @@ class Options:
     `client_id` is `{gateway}-{name}` where none is given, `topic` the default of the payload format, and `retain` what
     fits it: no for `json`, yes for `value`. `prefix` and `topic` are templates, see `topics`. Sizes in bytes, times in
     seconds. `max_packet` limits packets for servers that announce no limit; `max_in_flight` is lowered to 20 for QoS 2
-    and to what the server announces. `version` "5" falls back to 3.1.1 where the server refuses it.
+    and to what the server announces. `version` "5" falls back to 3.1.1 where the server refuses it. `holds`: whether
+    the spool keeps records until this uplink has acknowledged them; by default unless `qos` is 0.
     """
 
     name: str
@@ -99,12 +100,15 @@ class Options:
     retain: bool | None = None
     max_in_flight: int = 100
     max_packet: int | None = None
+    holds: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.client_id:
             object.__setattr__(self, "client_id", f"{self.gateway}-{self.name}")
         if not self.topic:
             object.__setattr__(self, "topic", _TOPICS[self.payload])
+        if self.holds is None:
+            object.__setattr__(self, "holds", self.qos > 0)
         if self.retain is None:
             object.__setattr__(self, "retain", self.payload == "value")
         mistake = self._mistake()

@@ -48,7 +48,7 @@ Acks: TypeAlias = list[tuple[int, int]]
 _CONNACK, _PUBACK, _PUBREC, _PUBCOMP = 0x20, 0x40, 0x50, 0x70
 _OLD_CONNACK = {1: UNSUPPORTED_VERSION, 2: 0x85}  # codes of 3.1.1 that paho answers by hanging up, as those of 5.0
 _LARGEST_PACKET = 268_435_455 + 5
-_CLOSE_S = 2.0
+_CLOSE_S = 0.5
 
 _unheard = logging.getLogger("headgate.uplinks.aiomqtt")
 _unheard.disabled = True  # what matters of it comes back as SessionError
@@ -111,7 +111,7 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close, within 2 s."""
+        """Close, within half a second."""
         try:
             if error is None:
                 self._client.timeout = _CLOSE_S

@@ -72,10 +72,14 @@ def test_a_small_file_gets_every_default(written, tmp_path):
     assert (config.gateway, config.prefix) == ("plant7", "headgate/plant7")
     spool = config.spool
     assert spool.path == tmp_path / "headgate-data" / "spool"
-    assert (spool.max_bytes, spool.ram_bytes, spool.commit_bytes) == (2**30, 16 * 2**20, 256 * 2**10)
-    assert (spool.commit_interval_s, spool.persist) == (1.0, "on_age")
+    assert (spool.limits.max_bytes, spool.limits.ram_bytes, spool.limits.commit_bytes) == (
+        2**30,
+        16 * 2**20,
+        256 * 2**10,
+    )
+    assert (spool.limits.commit_interval_s, spool.limits.persist) == (1.0, "on_age")
     cloud = config.uplinks["cloud"]
-    assert (cloud.name, cloud.urls, cloud.client_id, cloud.username, cloud.password, cloud.tls) == (
+    assert (cloud.name, cloud.servers, cloud.client_id, cloud.username, cloud.password, cloud.tls) == (
         "cloud", ("mqtt://127.0.0.1",), "plant7", None, None, None,
     )  # fmt: skip
     assert (cloud.qos, cloud.version, cloud.keep_alive_s, cloud.payload) == (1, "5", 15, "json")
@@ -118,9 +122,13 @@ def test_a_large_file_says_everything(written, tmp_path, monkeypatch):
     )
     assert config.prefix == "acme/plant7"
     assert config.spool.path == tmp_path / "data"
-    assert (config.spool.max_bytes, config.spool.commit_interval_s, config.spool.persist) == (10**7, 0.1, "always")
+    assert (config.spool.limits.max_bytes, config.spool.limits.commit_interval_s, config.spool.limits.persist) == (
+        10**7,
+        0.1,
+        "always",
+    )
     cloud, tap = config.uplinks.values()
-    assert cloud.urls == ("mqtts://a.example.com", "mqtts://[::1]:8884")
+    assert cloud.servers == ("mqtts://a.example.com", "mqtts://[::1]:8884")
     assert (cloud.username, cloud.password, cloud.client_id, cloud.version) == ("someone", Secret("x"), "007", "3.1.1")
     assert (cloud.keep_alive_s, cloud.retain, cloud.max_in_flight, cloud.holds) == (60, False, 5, True)
     assert (cloud.tls.ca, cloud.tls.cert, cloud.tls.key) == tuple(tmp_path / n for n in ("ca.pem", "gw.pem", "gw.key"))
@@ -152,10 +160,13 @@ def test_version_5_may_be_a_number(written):
             "gw.yaml:2:1: 'broker' is not built yet, it comes in a later version. Take it out",
         ),
         ("gateway: g\nhttp: {listen: x}" + DEVICES, "gw.yaml:2:1: 'http' is not built yet"),
-        ("gateway: g\nprefix: a/+" + DEVICES, "gw.yaml:2:9: prefix: a topic to publish to has no + and no #"),
-        ("gateway: g\nprefix: a/{device}" + DEVICES, "prefix: {device} is no word of a topic. Use {gateway}"),
+        ("gateway: g\nprefix: a/+" + DEVICES, "gw.yaml:2:9: prefix: 'a/+': a topic to publish to has no '+'"),
+        (
+            "gateway: g\nprefix: a/{device}" + DEVICES,
+            "prefix: 'a/{device}': there is no {device} here; there is {gateway}",
+        ),
         ("gateway: g\nprefix: /a" + DEVICES, "prefix: must not begin with / or $, nor end with /"),
-        ("gateway: g\nprefix: ''" + DEVICES, "prefix: must not be empty"),
+        ("gateway: g\nprefix: ''" + DEVICES, "prefix: '': a topic has at least one character"),
         ("gateway: g\nspool: 5" + DEVICES, "gw.yaml:2:8: spool: expected keys and values, got 5"),
         ("gateway: g\nspool: {max_bytes: 5}" + DEVICES, "gw.yaml:2:20: spool: max_bytes: '5' is outside 1MiB … 16TiB"),
         ("gateway: g\nspool: {max_bites: 5MB}" + DEVICES, "spool: unknown key 'max_bites'. Did you mean 'max_bytes'?"),
@@ -169,14 +180,17 @@ def test_version_5_may_be_a_number(written):
         ("gateway: g\nuplinks: {u u: {url: mqtt://h}}" + DEVICES, "uplink 'u u': a name has letters"),
         (uplink("qos: 1"), "gw.yaml:2:11: uplink 'u': 'url' is missing. The server, mqtts://"),
         (uplink("url: []"), "uplink 'u': url: "),
-        (uplink("url: http://h"), "gw.yaml:2:20: uplink 'u': url: 'http://h' is no MQTT url. Write mqtts://host:8883"),
+        (
+            uplink("url: http://h"),
+            "gw.yaml:2:20: uplink 'u': url: 'http://h' is no server: write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS",
+        ),
         (uplink("url: wss://h"), "url: wss:// is not built yet"),
-        (uplink("url: broker.local"), "is no MQTT url"),
-        (uplink('url: "mqtt://"'), "must have a host"),
-        (uplink("url: mqtt://h:99999"), "url: not a url (Port out of range"),
-        (uplink("url: mqtt://h:0"), "must have a host, perhaps a port"),
-        (uplink("url: mqtt://h/path"), "and nothing else"),
-        (uplink("url: mqtt://me:geheim@h"), "user and password do not belong into the url. Use username and password"),
+        (uplink("url: broker.local"), "url: 'broker.local' is no server: write mqtt://HOST:PORT"),
+        (uplink('url: "mqtt://"'), "url: 'mqtt://': write mqtt://HOST:PORT with a port from 1 to 65535"),
+        (uplink("url: mqtt://h:99999"), "url: 'mqtt://h:99999': write mqtt://HOST:PORT with a port from 1 to 65535"),
+        (uplink("url: mqtt://h:0"), "url: 'mqtt://h:0': write mqtt://HOST:PORT with a port from 1 to 65535"),
+        (uplink("url: mqtt://h/path"), "url: 'mqtt://h/path': nothing may follow the port"),
+        (uplink("url: mqtt://me:geheim@h"), "url: a url here carries no login: put it under `username` and `password`"),
         (uplink("url: mqtt://h, password: geheim"), "uplink 'u': password: a secret in plain text"),
         (
             uplink('url: mqtt://h, password: "${env:NOT_SET_ANYWHERE}"'),
@@ -201,10 +215,13 @@ def test_version_5_may_be_a_number(written):
         ),
         (
             uplink("url: mqtt://h, topic: '{prefix}/{a b}'"),
-            "topic: {a b} is no word of a topic. Use {device}, {gateway}, {prefix}, {tag}",
+            "topic: '{prefix}/{a b}': there is no {a b} here; there is {device}, {gateway}, {prefix}, {tag}",
         ),
-        (uplink("url: mqtt://h, topic: 'a/{device'"), "topic: a brace stands alone"),
-        (uplink("url: mqtt://h, topic: 'a/#'"), "topic: a topic to publish to has no + and no #"),
+        (
+            uplink("url: mqtt://h, topic: 'a/{device'"),
+            "topic: 'a/{device': each { needs its }, with a name between them",
+        ),
+        (uplink("url: mqtt://h, topic: 'a/#'"), "topic: 'a/#': a topic to publish to has no '#'"),
         (uplink("url: mqtt://h, topic: 'a/{tag}'"), "topic: payload json holds many tags, {tag} has no meaning"),
         (uplink("url: mqtt://h, payload: value, topic: 'a/{device}'"), "topic: payload value needs {tag} in its topic"),
         (
@@ -332,7 +349,7 @@ def test_a_file_without_uplinks_is_warned_of(written):
 def test_sections_that_are_commented_out_are_empty(written):
     config = load(written("gateway: g\nuplinks:\nspool:\ntemplates:\n" + dedent(DEVICES)))
     assert not config.uplinks
-    assert config.spool.max_bytes == 2**30
+    assert config.spool.limits.max_bytes == 2**30
 
 
 def test_an_unverified_server_is_warned_of(written):

@@ -431,6 +431,23 @@ def test_whatever_a_peer_sends_a_value_comes_only_from_the_answer(kit, noise, pl
         runner.run(main())
 
 
+def test_after_garbage_a_new_connection_starts_with_a_clean_slate(run, connect, peer):
+    peer.script = lambda _: [b"garbage, and then some"]
+
+    async def main():
+        client = connect()
+        await client.open()
+        with pytest.raises(LineError):
+            await client.fetch([FIVE], timeout_s=1, gap_s=0)
+        await client.close()
+        peer.script = peer.obey
+        await client.open()
+        assert (await client.fetch([FIVE], timeout_s=1, gap_s=0)).answers == [b"\0\5"]
+        await client.close()
+
+    run(main())
+
+
 # --- the end of a connection ---
 
 

@@ -1,6 +1,7 @@
 """The driver as the frame sees it: batches, qualities, holes and how they heal, failures by scope. Time is virtual."""
 
 import asyncio
+import contextlib
 import logging
 import struct
 from itertools import pairwise
@@ -233,6 +234,21 @@ def test_a_hole_is_tried_ever_more_rarely_and_costs_one_request_a_read_at_most(p
     play(script, registers(*range(16)))
 
 
+def test_a_hole_that_heals_leaves_no_mark_when_another_one_comes(play, peer, clock):
+    async def script(read):
+        for hole in (7, 3, 7):
+            peer.holes = {hole: 2}
+            wanted = {f"holding:{i}": i for i in range(16)} | {f"holding:{hole}": "bad:exception:2"}
+            assert await read() == wanted
+            peer.holes = {}
+            clock.skip(LAST_PAUSE_S)
+            assert (await read())[f"holding:{hole}"] == hole
+            clock.skip(LAST_PAUSE_S)
+            await read()
+
+    play(script, registers(*range(16)))
+
+
 def test_a_device_that_refuses_everything_while_it_starts_ends_up_with_its_large_requests(play, peer, clock):
     async def script(read):
         peer.script = lambda asked: [peer.refusal(asked, 4)]
@@ -430,6 +446,41 @@ def test_registers_a_device_is_always_silent_about_are_found_and_left_out(play, 
     play(script, registers(0, *range(100, 108)))
 
 
+def test_a_trial_that_is_silent_again_takes_no_value_from_the_blocks_after_it(play, peer, clock):
+    silent = {100}
+    peer.script = lambda asked: [] if asked.address in silent else [peer.good(asked)]
+
+    async def script(read):
+        for _ in range(6):
+            with contextlib.suppress(DeviceError):
+                await read()
+        assert await read() == {"holding:0": 0, "holding:100": "bad:timeout", "holding:200": 200}
+        assert asked(peer) == [(0, 1), (200, 1)]
+        silent.add(200)
+        with pytest.raises(DeviceError):
+            await read()
+        silent.remove(200)
+        clock.skip(FIRST_PAUSE_S)
+        assert await read() == {"holding:0": 0, "holding:100": "bad:timeout", "holding:200": 200}
+        assert asked(peer) == [(0, 1), (100, 1), (200, 1)]
+
+    play(script, registers(0, 100, 200))
+
+
+def test_a_device_that_was_gone_for_long_is_read_in_large_requests_when_it_is_back(play, peer):
+    async def script(read):
+        peer.script = lambda _: []
+        for _ in range(9):
+            with pytest.raises(DeviceError):
+                await read()
+        peer.script = peer.obey
+        assert await read() == {f"holding:{i}": i for i in (*range(10), *range(100, 110))}
+        await read()
+        assert asked(peer) == [(0, 10), (100, 10)]
+
+    play(script, registers(*range(10), *range(100, 110)), device("other", unit=2))
+
+
 def test_a_device_that_falls_silent_in_the_midst_of_bisecting_is_a_device_error(play, peer):
     def script_of_peer(asked):
         return [peer.refusal(asked, 2)] if asked.count > 4 else []
@@ -493,9 +544,9 @@ def test_a_lost_line_is_a_line_error_at_once_and_entering_again_reads_again(run,
 def test_the_careful_value_counts_where_devices_of_a_line_differ(clock, metrics):
     driver = Driver(
         [
-            device("a", unit=1, timeout="2s", connect_delay="1s", max_in_flight=4, request_gap="10ms"),
+            device("a", unit=1, timeout="2s", connect_delay="1s", max_in_flight=4, request_gap="30ms"),
             device("b", unit=2, timeout="5s", connect_delay="3s", max_in_flight=2),
-            device("c", unit=1, request_gap="30ms", max_in_flight=8),
+            device("c", unit=1, request_gap="10ms", max_in_flight=8),
         ],
         clock=clock,
         metrics=metrics,

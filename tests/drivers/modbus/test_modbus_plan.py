@@ -84,7 +84,7 @@ def test_two_tags_may_read_the_same_register():
     assert blocks("holding:5", "holding:5", "holding:5.3", "holding:4", kind="") == [(3, 4, 2)]
 
 
-spans = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 6)), min_size=1, max_size=9).map(
+spans = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 6)), min_size=1, max_size=9).map(
     lambda found: sorted((start, start + size) for start, size in found)
 )
 
@@ -119,6 +119,14 @@ def test_merging_is_the_cheapest_of_all_ways_to_cut(spans, most, request_cost):
         cuts = [i for i in range(1, len(apart)) if choice >> (i - 1) & 1] + [len(apart)]
         fits = all(apart[b - 1][1] - apart[a][0] <= most for a, b in zip([0, *cuts], cuts, strict=False))
         assert not fits or best <= cost(apart, cuts, request_cost)
+
+
+@given(spans, st.integers(1, 40))
+def test_merging_is_the_cheapest_way_where_values_share_registers_too(spans, request_cost):
+    best = cost(spans, merge(spans, most=100, max_gap=None, request_cost=request_cost), request_cost)
+    for choice in range(1 << (len(spans) - 1)):
+        cuts = [i for i in range(1, len(spans)) if choice >> (i - 1) & 1] + [len(spans)]
+        assert best <= cost(spans, cuts, request_cost)
 
 
 @st.composite
@@ -221,6 +229,16 @@ def test_what_shares_registers_is_not_split():
     assert halves(block_of("holding:0")) is None
     assert halves(block_of("holding:0", "holding:0")) is None
     assert halves(block_of("holding:0", "holding:1", kind="float32")) is None
+
+
+def test_a_block_is_not_split_inside_a_long_value_that_others_lie_in():
+    slots = [
+        locate(Tag(name="text", address="holding:0", type="string", options={"length": 40}), DeviceOptions()),
+        locate(Tag(name="inside", address="holding:5"), DeviceOptions()),
+        locate(Tag(name="too", address="holding:8"), DeviceOptions()),
+        locate(Tag(name="after", address="holding:25"), DeviceOptions()),
+    ]
+    assert halves(Block.of(1, slots)) == ["holding:0..19", "holding:25"]
 
 
 # --- mistakes ---

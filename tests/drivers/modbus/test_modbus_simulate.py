@@ -68,10 +68,9 @@ def test_leaving_the_simulation_leaves_no_task_no_port_and_no_word(caplog):
             socket.create_connection(("127.0.0.1", port))
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    before = logging.getLogger("pymodbus.logging").level
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "pymodbus.logging"):
         asyncio.run(main())
-    assert logging.getLogger("pymodbus.logging").level == before
+        assert logging.getLogger("pymodbus.logging").level == logging.DEBUG
     assert not [r for r in caplog.records if "modbus" in r.name]
 
 

@@ -114,8 +114,8 @@ def test_a_gap_that_grows_keeps_its_beginning():
     window = Window(0)
     for seq in range(1, 11):
         window.append(record(seq), 1000, float(seq))
-    assert window.drop(2, 6000, "e-1") == Gap(3, 7, 1003, 1007, 5, "memory")
-    assert window.drop(2, 4000, "e-1") == Gap(3, 9, 1003, 1009, 2, "memory")
+    assert window.drop(2, 5000, "e-1") == Gap(3, 7, 1003, 1007, 5, "memory")
+    assert window.drop(2, 3300, "e-1") == Gap(3, 9, 1003, 1009, 2, "memory")
     assert [r.seq for r in window.after(0, 10)] == [1, 2, 9, 10]
     assert window.after(0, 10)[2].gap == Gap(3, 9, 1003, 1009, 7, "memory")
 

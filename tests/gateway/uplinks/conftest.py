@@ -71,8 +71,8 @@ class MemorySpool:
 
 
 class ScriptedServer:
-    """Connections to it ask `answer` what becomes of each publish: a reason code, None for silence, or an exception that
-    ends the connection. `late` says after how many seconds."""
+    """Connections to it ask `answer` what becomes of each publish: a reason code, None for silence, or an exception
+    that ends the connection. `late` says after how many seconds."""
 
     def __init__(self, **terms: Any) -> None:
         self.terms = {"server": "mqtt://a:1883", "version": "5", "client_id": "c", "keep_alive_s": 15} | terms
@@ -82,7 +82,7 @@ class ScriptedServer:
         self.attempts: list[Any] = []
         self.refusals: list[SessionError] = []
         self.connections: list[ScriptedConnection] = []
-        self.answer: Callable[[Message], int | None | SessionError] = lambda _: 0
+        self.answer: Callable[[Message], int | SessionError | None] = lambda _: 0
         self.late: Callable[[Message], float] = lambda _: 0.01
 
     def connect(self, attempt: Any, options: Options, will: Message) -> ScriptedConnection:
@@ -189,7 +189,8 @@ class Bench:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         for connection in self.server.connections:
-            connection._gone.cancelled() or connection._gone.done() and connection._gone.exception()
+            if connection._gone.done():
+                connection._gone.exception()
 
     async def until(self, condition: Callable[[], object], seconds: float = 600) -> None:
         deadline = asyncio.get_running_loop().time() + seconds

@@ -209,8 +209,10 @@ def test_a_refused_login_is_an_error_that_says_a_person_must_act_and_is_tried_on
         async with bench(server) as b:
             await b.until(lambda: b.forwarder.status().connected)
         assert lines() == [
-            "ERROR uplink 'cloud': cannot connect to mqtt://a:1883: bad user name or password (0x86)."
-            " A person must act; trying on",
+            (
+                "ERROR uplink 'cloud': cannot connect to mqtt://a:1883: bad user name or password (0x86)."
+                " A person must act; trying on"
+            ),
             "INFO uplink 'cloud': connected to mqtt://a:1883, MQTT 5, at attempt 6",
         ]
 
@@ -264,7 +266,7 @@ def test_a_loss_is_one_line_with_its_reason(run_virtual, bench, scripted, lines)
 def test_two_gateways_with_one_id_do_not_throw_each_other_out_in_a_storm(run_virtual, bench, scripted):
     async def story():
         server = scripted()
-        async with bench(server) as b:
+        async with bench(server):
 
             async def other():
                 while True:

@@ -49,6 +49,12 @@ def test_digits_of_ordinary_magnitudes_are_the_shortest():
             assert [repr(v) for v in shorten(values)] == judged(values)
 
 
+@pytest.mark.parametrize("beside", [[], [0.1], [1.5e7]], ids=["alone", "wide", "odd"])
+def test_minus_zero_keeps_its_sign_and_zero_gets_none(beside):
+    for values in ([0.0, -0.0], [-0.0, 0.0]):
+        assert [repr(v) for v in shorten([*values, *beside])] == [repr(v) for v in [*values, *beside]]
+
+
 def test_8_1_is_8_1(float32):
     assert shorten([float32(8.1)]) == [8.1]
 
@@ -61,7 +67,7 @@ def test_what_is_no_32_bit_float_comes_back_unchanged(values):
         assert any(abs(v) > 3.4e38 for v in values)
         return
     for value, digits in zip(values, short, strict=True):
-        is_narrow = value != value or struct.unpack("f", struct.pack("f", value))[0] == value
+        is_narrow = math.isnan(value) or struct.unpack("f", struct.pack("f", value))[0] == value
         assert is_narrow or repr(digits) == repr(value)
 
 
