@@ -38,7 +38,7 @@ class LineKey:
 
 
 class Driver(Protocol):
-    """One line and its devices: constructed = validated, entered = connected, left = closed.
+    """One line and its devices: constructed = validated, entered = connected, left = closed, and entered again.
 
     `DeviceOptions` and `TagOptions` are pydantic models of the keys that only this driver knows, over and above those
     every device and tag has; the file's checker and the JSON Schema are composed from them.

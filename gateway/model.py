@@ -172,15 +172,26 @@ class Definition:
 class ScanGroup(Definition):
     """Tags of one device that are read together, in the order in which their values stand in a batch.
 
-    `plan` belongs to the driver that compiled the group and to nobody else.
+    `plan` belongs to the driver that compiled the group and to nobody else. `requests` is how many one read takes, 0
+    where the driver does not know.
     """
 
     tags: tuple[Tag, ...]
     every_s: float
     plan: Any = None
+    requests: int = 0
 
     @classmethod
-    def of(cls, device: Device, tags: Sequence[Tag], *, types: Sequence[str], every_s: float, plan: Any) -> ScanGroup:
+    def of(
+        cls,
+        device: Device,
+        tags: Sequence[Tag],
+        *,
+        types: Sequence[str],
+        every_s: float,
+        plan: Any,
+        requests: int = 0,
+    ) -> ScanGroup:
         """Bind `tags` of `device`; `types` are the types as read, one a tag. A scaled tag is published as float64."""
         return cls(
             device=device.name,
@@ -192,6 +203,7 @@ class ScanGroup(Definition):
             tags=tuple(tags),
             every_s=every_s,
             plan=plan,
+            requests=requests,
         )
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger("headgate.modbus")
 Answer: TypeAlias = bytes | Failure | None
 """The bytes of the values, or why there are none; None: not asked, because the read ended before."""
 
+_NEVER = float("inf")
 _MEMORY = 256
 """How many requests without an answer are remembered, so that a late one is known as such."""
 _PATIENCE = 3
@@ -110,6 +111,7 @@ class Client:
         self._silences = 0
         self._silent: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
         self._gap_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -154,6 +156,7 @@ class Client:
             # What is under way keeps its place until it is answered or late: the device is still busy with it.
             if exchange in self._waiting:
                 self._waiting.remove(exchange)
+                exchange.end_early()
             raise
         return exchange
 
@@ -167,7 +170,8 @@ class Client:
                 self._on_stranger(transaction, unit, flight)
                 continue
             del self._flights[transaction]
-            self._note_life()
+            if self._silences:
+                self._note_life()
             self._settle(flight, flight.request.values_of(pdu))
         if self._framer.broken:
             self._end(LineError(f"{self._endpoint}: {self._framer.broken}: is this a Modbus TCP port?", cause="decode"))
@@ -191,9 +195,8 @@ class Client:
 
     def _note_life(self) -> None:
         """Somebody answered: the connection is alive."""
-        if self._silences:
-            self._silences = 0
-            self._silent.clear()
+        self._silences = 0
+        self._silent.clear()
 
     def _settle(self, flight: _Flight, answer: bytes | Failure) -> None:
         """Note what came of a request; tell who waits when it was the last one."""
@@ -227,8 +230,8 @@ class Client:
             deadline = self._loop.time() + exchange.timeout_s
             self._flights[transaction] = flight = _Flight(exchange, index, deadline)
             if exchange.gap_s:
-                self._quiet_until[flight.request.unit] = float("inf")  # until it is answered
-            if self._timer is None or deadline < self._timer.when():
+                self._quiet_until[flight.request.unit] = _NEVER  # until it is answered
+            if deadline < self._timer_at:
                 self._set_timer(deadline)
             self._sent.value += 1
             # One frame a segment, as far as it is ours to say: small devices read no further than the first.
@@ -236,7 +239,7 @@ class Client:
 
     def _sendable(self) -> Exchange | None:
         """The first exchange whose unit may be asked now. Where only a gap is in the way, come back after it."""
-        wake_at = float("inf")
+        wake_at = _NEVER
         for exchange in self._waiting:
             if not exchange.gap_s:
                 return exchange
@@ -244,7 +247,7 @@ class Client:
             if quiet_until <= self._loop.time():
                 return exchange
             wake_at = min(wake_at, quiet_until)
-        if wake_at != float("inf"):
+        if wake_at != _NEVER:
             if self._gap_timer is not None:
                 self._gap_timer.cancel()
             self._gap_timer = self._loop.call_at(wake_at, self._pump)
@@ -264,10 +267,11 @@ class Client:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(deadline, self._on_timer)
+        self._timer_at = deadline
 
     def _on_timer(self) -> None:
         """The earliest deadline there was when the timer was set. Most often that request is long answered."""
-        self._timer = None
+        self._timer, self._timer_at = None, _NEVER
         now = self._loop.time()
         overdue = [(t, flight) for t, flight in self._flights.items() if flight.deadline <= now]
         self._silences += bool(overdue)

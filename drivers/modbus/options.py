@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from drivers.modbus.pdu import MAX_BITS, MAX_REGISTERS
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _seconds(text: object) -> float:
-    """A duration of the file in seconds. Numbers are refused: 1 could be seconds as well as milliseconds."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f"{text!r} is no duration. Write a number and its unit, like 100ms, 1s or 5m")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-Seconds = Annotated[
-    float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$"})
-]
-"""Written `100ms`, `1s`, `5m`, `1h`; read as seconds."""
+from gateway.quantities import DurationRange
 
 
 class DeviceOptions(BaseModel):
@@ -38,26 +21,20 @@ class DeviceOptions(BaseModel):
         le=255,
         description="The unit identifier (slave address) that the device answers to, 0 to 255.",
     )
-    timeout: Seconds = Field(
+    timeout: Annotated[float, DurationRange("10ms", "1m")] = Field(
         default=1.0,
-        ge=0.01,
-        le=60,
         description="How long an answer may take before its tags are bad:timeout; the longest of a line bounds its "
         "connecting too.",
         json_schema_extra={"default": "1s"},
     )
-    request_gap: Seconds = Field(
+    request_gap: Annotated[float, DurationRange("0s", "10s")] = Field(
         default=0.0,
-        ge=0,
-        le=10,
         description="How long the unit is left in peace after an answer before it is asked again, for devices that "
         "lose requests which come too fast.",
         json_schema_extra={"default": "0s"},
     )
-    connect_delay: Seconds = Field(
+    connect_delay: Annotated[float, DurationRange("0s", "1m")] = Field(
         default=0.0,
-        ge=0,
-        le=60,
         description="How long to wait after connecting before the first request, for devices that lose it otherwise; "
         "the longest of a line counts.",
         json_schema_extra={"default": "0s"},

@@ -255,7 +255,9 @@ def _group(
         blocks=tuple(Block.of(options.unit, block) for block in placed),
         fallible=any(s.kind.finish is not None for s in slots),
     )
-    return ScanGroup.of(device, [s.tag for s in slots], types=[s.kind.name for s in slots], every_s=every_s, plan=plan)
+    types = [s.kind.name for s in slots]
+    count = len(plan.requests)
+    return ScanGroup.of(device, [s.tag for s in slots], types=types, every_s=every_s, plan=plan, requests=count)
 
 
 # --- one tag --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from random import random
 from gateway.acquisition.backoff import Backoff
 from gateway.acquisition.deadband import Report
 from gateway.acquisition.scaling import Scaling
-from gateway.acquisition.schedule import Schedule, phase
+from gateway.acquisition.schedule import Schedule, first_due
 from gateway.clock import Clock
 from gateway.driver import Driver
 from gateway.errors import DeviceError, LineError
@@ -128,13 +128,14 @@ class Line:
         """Connect, poll, and connect again, until cancelled. Anything but a FieldError is a bug and goes through."""
         start = self._clock.monotonic()
         periods = [s.group.every_s for s in self._stations]
-        self._schedule = Schedule(periods, [start + phase(self._number + i, p) for i, p in enumerate(periods)])
-        devices = [unit.device for unit in self._units]
+        self._schedule = Schedule(periods, [first_due(self._number + i, p, start) for i, p in enumerate(periods)])
+        # One driver for all connections: what it has learned of its devices outlives each.
+        driver = self._driver([unit.device for unit in self._units], clock=self._clock, metrics=self._metrics)
         crashed = True
         try:
             while True:
                 try:
-                    async with self._driver(devices, clock=self._clock, metrics=self._metrics) as driver:
+                    async with driver:
                         await self._poll(driver)
                 except LineError as error:
                     self._lose_line(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from math import ceil
 
 _GOLDEN = 0.6180339887498949
 """Multiples of the golden ratio, modulo 1, spread any number of phases evenly without knowing how many will come."""
@@ -17,9 +18,14 @@ _FIRST_WITHIN_S = 2.0
 """A tag read once an hour still shows its first value soon after the start."""
 
 
-def phase(number: int, period_s: float) -> float:
-    """Seconds after the start at which entry `number` (counted over all lines) is due for the first time."""
-    return (number * _GOLDEN % 1.0) * min(period_s, _FIRST_WITHIN_S)
+_SLOT_S = 0.01
+"""Due times fall on common slots: what is due at the same moment on several lines shares one wake-up of the loop."""
+
+
+def first_due(number: int, period_s: float, now: float) -> float:
+    """When entry `number` (counted over all lines) is due for the first time: soon after `now`, spread, on a slot."""
+    spread = (number * _GOLDEN % 1.0) * min(period_s, _FIRST_WITHIN_S)
+    return ceil((now + spread) / _SLOT_S) * _SLOT_S
 
 
 class Schedule:

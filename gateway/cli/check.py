@@ -101,10 +101,9 @@ def values_per_s(groups: Iterable[ScanGroup]) -> float:
 
 
 def requests(groups: Iterable[ScanGroup]) -> int | None:
-    """How many requests it takes to read each group once, where the driver's plan lists its `requests`."""
-    plans = [getattr(group.plan, "requests", None) for group in groups]
-    counts = [len(plan) for plan in plans if isinstance(plan, tuple | list)]
-    return sum(counts) if len(counts) == len(plans) else None
+    """How many requests it takes to read each group once; None where the driver does not know."""
+    counts = [group.requests for group in groups]
+    return sum(counts) if all(counts) else None
 
 
 def _summary(config: Config) -> list[str]:

@@ -297,8 +297,9 @@ class Forwarder:
         if not error.needs_person:
             log.warning("uplink '%s': cannot connect to %s. Trying on", self._options.name, text)
             return
-        late = " (this machine's clock is not synchronised)" if self._clock.state() == "unsynced" else ""
-        log.error("uplink '%s': cannot connect to %s%s. A person must act; trying on", self._options.name, text, late)
+        is_late = "certificate" in text and self._clock.state() == "unsynced"
+        clock = " (this machine's clock is not synchronised)" if is_late else ""
+        log.error("uplink '%s': cannot connect to %s%s. A person must act; trying on", self._options.name, text, clock)
 
 
 async def _first(*works: Coroutine[Any, Any, Any]) -> None:

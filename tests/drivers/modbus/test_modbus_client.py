@@ -523,6 +523,26 @@ def test_a_read_that_is_cancelled_keeps_its_place_until_its_answer_came(play, pe
     assert count("modbus_late_answers_total") == 0
 
 
+@pytest.mark.parametrize("pdu", [None, "83 0B", "83 02"])
+def test_what_becomes_of_the_request_of_a_cancelled_read_hurts_nobody(play, peer, pdu):
+    def script_of_peer(asked):
+        peer.script = peer.obey
+        peer.later(0.5, *([peer.frame(asked, bytes.fromhex(pdu))] if pdu else []))
+        return []
+
+    peer.script = script_of_peer
+
+    async def script(_, fetch):
+        reading = asyncio.create_task(fetch(FIVE, SIX, WIDE))
+        await turns()
+        reading.cancel()
+        assert await fetch(OTHER) == [b"\0\x09"]
+        assert reading.cancelled()
+
+    play(script, units=frozenset({1, 2}))
+    assert [a.address for a in peer.asked] == [5, 9]
+
+
 def test_a_read_that_is_cancelled_before_its_turn_is_never_sent(play, peer):
     peer.script = lambda asked: peer.later(0.5, peer.good(asked)) or []
 

@@ -237,16 +237,16 @@ def test_a_hole_is_tried_ever_more_rarely_and_costs_one_request_a_read_at_most(p
 def test_a_hole_that_heals_leaves_no_mark_when_another_one_comes(play, peer, clock):
     async def script(read):
         for hole in (7, 3, 7):
-            peer.holes = {hole: 2}
+            peer.holes = {hole: 2, 500: 2}
             wanted = {f"holding:{i}": i for i in range(16)} | {f"holding:{hole}": "bad:exception:2"}
-            assert await read() == wanted
-            peer.holes = {}
+            assert await read() == wanted | {"holding:500": "bad:exception:2"}
+            peer.holes = {500: 2}
             clock.skip(LAST_PAUSE_S)
             assert (await read())[f"holding:{hole}"] == hole
             clock.skip(LAST_PAUSE_S)
             await read()
 
-    play(script, registers(*range(16)))
+    play(script, registers(*range(16), 500))
 
 
 def test_a_device_that_refuses_everything_while_it_starts_ends_up_with_its_large_requests(play, peer, clock):

@@ -3,7 +3,7 @@
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drivers.modbus.decode import KINDS as ALL_KINDS
@@ -97,6 +97,7 @@ def cost(spans, cuts, request_cost):
 
 
 @given(spans, st.integers(6, 40), st.one_of(st.none(), st.integers(0, 30)), st.integers(1, 40))
+@example([(0, 6), (5, 11), (10, 16)], 6, None, 20)
 def test_merging_covers_everything_keeps_limits_and_is_never_dearer_than_one_request_a_tag(
     spans, most, max_gap, request_cost
 ):
@@ -122,6 +123,7 @@ def test_merging_is_the_cheapest_of_all_ways_to_cut(spans, most, request_cost):
 
 
 @given(spans, st.integers(1, 40))
+@example([(0, 6), (1, 2), (8, 9)], 5)
 def test_merging_is_the_cheapest_way_where_values_share_registers_too(spans, request_cost):
     best = cost(spans, merge(spans, most=100, max_gap=None, request_cost=request_cost), request_cost)
     for choice in range(1 << (len(spans) - 1)):

@@ -1,8 +1,8 @@
-from itertools import pairwise
+from collections import Counter
 
 import pytest
 
-from gateway.acquisition.schedule import Schedule, phase
+from gateway.acquisition.schedule import Schedule, first_due
 
 
 def test_entries_come_in_the_order_of_their_due_times():
@@ -56,13 +56,21 @@ def test_a_schedule_without_entries_is_never_due():
     assert Schedule([], []).pop(1e9) is None
 
 
-def test_phases_of_equal_periods_are_spread_over_the_period():
-    phases = sorted(phase(i, 0.1) for i in range(100))
-    gaps = [b - a for a, b in pairwise(phases)]
-    assert max(gaps) < 0.003
-    assert phases[0] >= 0
-    assert phases[-1] < 0.1
+def test_first_due_times_of_equal_periods_are_spread_over_the_period():
+    due = [first_due(i, 0.1, 77.7) for i in range(100)]
+    slots = Counter(round(at, 3) for at in due)
+    assert len(slots) in (10, 11)
+    assert max(slots.values()) <= 12
+    assert min(due) >= 77.7
+    assert max(due) < 77.7 + 0.1 + 0.01
+
+
+def test_lines_that_started_apart_share_their_slots():
+    assert all(
+        first_due(i, 1.0, 5.0 + i / 7) * 100 == pytest.approx(round(first_due(i, 1.0, 5.0 + i / 7) * 100))
+        for i in range(50)
+    )
 
 
 def test_a_tag_read_once_an_hour_is_first_read_within_two_seconds():
-    assert all(phase(i, 3600.0) < 2.0 for i in range(1000))
+    assert all(first_due(i, 3600.0, 0.0) < 2.01 for i in range(1000))

@@ -208,6 +208,11 @@ def scripted() -> type[ScriptedServer]:
 
 
 @pytest.fixture
+def memory_spool() -> type[MemorySpool]:
+    return MemorySpool
+
+
+@pytest.fixture
 def bench(virtual_clock) -> Callable[..., Bench]:
     return lambda server, **options: Bench(virtual_clock, server, **options)
 

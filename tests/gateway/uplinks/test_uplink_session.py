@@ -6,7 +6,12 @@ import time
 
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.metrics import Metrics
+from gateway.model import Batch
+from gateway.spool.cursor import Cursor
 from gateway.uplinks.dialling import Attempt
+from gateway.uplinks.forwarder import Forwarder
 from gateway.uplinks.message import Message
 from gateway.uplinks.options import Options, Server
 from gateway.uplinks.session import Session, SessionError
@@ -86,9 +91,17 @@ def token_of(body):
     return body[2 + size : 4 + size]
 
 
-def run(story):
-    asyncio.run(story)
+def run(story, loop_factory=None):
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(story)
     gc.collect()  # what was left open would be complained of now
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop_factory(request):
+    if request.param == "asyncio":
+        return None
+    return pytest.importorskip("uvloop").new_event_loop
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------
@@ -378,7 +391,7 @@ def test_an_acknowledgement_nobody_waits_for_is_ignored():
     run(story())
 
 
-def test_a_server_that_reads_slowly_gets_everything_in_the_end():
+def test_a_server_that_reads_slowly_gets_everything_in_the_end(loop_factory):
     async def story():
         payload = bytes(100_000)
         async with Peer({1: CONNACK_5, 3: acks(0x40)}) as peer, session(peer.port) as s:
@@ -395,13 +408,39 @@ def test_a_server_that_reads_slowly_gets_everything_in_the_end():
             assert len(peer.packets) == 101
             assert all(body.endswith(payload) for _, body in peer.packets[1:])
 
-    run(story())
+    run(story(), loop_factory)
+
+
+def test_a_server_that_knows_only_3_1_1_is_reached_all_the_same(loop_factory, memory_spool, define):
+    async def story():
+        answers = {1: lambda body: CONNACK_4 if body[6] == 4 else b"\x20\x02\x00\x01", 3: acks(0x40)}
+        async with Peer(answers) as peer:
+            spool, cursor = memory_spool(), Cursor("cloud", holds=True, committed=0)
+            for i in range(50):
+                spool.append(Batch(define("a uint16"), 1795330000123, [i]))
+            forwarder = Forwarder(
+                Options(name="cloud", gateway="plant7", servers=(f"mqtt://127.0.0.1:{peer.port}",)),
+                spool=spool,
+                cursor=cursor,
+                states={},
+                clock=SystemClock(),
+                metrics=Metrics(),
+            )
+            running = asyncio.create_task(forwarder.run())
+            await until(lambda: cursor.committed == 50)
+            assert forwarder.status().version == "3.1.1"
+            await forwarder.stop(1)
+            await running
+            assert peer.kinds()[-2:] == [3, 14]
+            assert peer.packets[-2][1].endswith(b'{"state":"stopped"}')
+
+    run(story(), loop_factory)
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def test_leaving_says_disconnect_after_what_was_published():
+def test_leaving_says_disconnect_after_what_was_published(loop_factory):
     async def story():
         async with Peer({1: CONNACK_5}) as peer:
             async with session(peer.port) as s:
@@ -409,7 +448,7 @@ def test_leaving_says_disconnect_after_what_was_published():
             await until(lambda: peer.ended)
             assert peer.kinds() == [1, 3, 14]
 
-    run(story())
+    run(story(), loop_factory)
 
 
 def test_leaving_with_an_exception_hangs_up_without_a_word():

@@ -1,0 +1,227 @@
+"""Damage on the disk: every start succeeds, what is whole is handed out, and what is not is a gap."""
+
+import asyncio
+
+import pytest
+
+from gateway.journal.segment import name_of
+
+
+async def filled(bench, disk, *, records=120, stop="killed"):
+    """About thirty frames of four records, in several segments; nobody has acknowledged anything."""
+    spool = await bench.open(disk, commit_interval_s=60.0)
+    spool.cursor("cloud")
+    for n in range(1, records + 1):
+        spool.append(bench.batch(n, size=1500))
+        if n % 4 == 0:
+            await spool.durable()
+    if stop == "killed":
+        bench.abandon(spool)
+    else:
+        await spool.close()
+    return spool
+
+
+async def reread(bench, disk):
+    async with bench.opened(disk) as spool:
+        records = await bench.drain(spool, spool.cursor("cloud"))
+        spool.append(bench.batch(1000))
+        await spool.durable()
+        return bench.numbers(records), spool.status()
+
+
+def batches(found):
+    return [n for n in found if isinstance(n, int)]
+
+
+def gaps(found):
+    return [g for g in found if not isinstance(g, int)]
+
+
+def test_a_damaged_frame_in_the_middle_costs_its_records_and_is_a_gap(bench, SimulatedDisk, caplog):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk)
+        heads = list(walk(spool))
+        victim = heads[len(heads) // 2]
+        cache = disk.names_now[name_of(victim.segment)].cache
+        cache[victim.offset + victim.length + 5] ^= 1
+        found, status = await reread(bench, disk.copy())
+        lost = range(victim.first_seq, victim.last_seq + 1)
+        assert gaps(found) == [("damaged", victim.first_seq, victim.last_seq, victim.count)]
+        assert batches(found) == [n for n in range(1, 121) if n not in lost]
+        assert status.corrupt == 1
+        assert f"records {victim.first_seq} to {victim.last_seq}" in caplog.text
+
+    asyncio.run(main())
+
+
+def walk(spool):
+    reader, seq, place = spool._store.reader, 0, None
+    while (found := reader.after(seq, place)).head is not None:
+        yield found.head
+        seq, place = found.head.last_seq, found.place
+
+
+def test_a_damaged_head_is_told_by_the_frame_that_follows(bench, SimulatedDisk):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk)
+        victims = list(walk(spool))[5:8]
+        for victim in victims:
+            disk.names_now[name_of(victim.segment)].cache[victim.offset + 40] ^= 1
+        found, status = await reread(bench, disk.copy())
+        assert gaps(found) == [("damaged", victims[0].first_seq, victims[-1].last_seq, 12)]
+        assert status.corrupt == 3
+
+    asyncio.run(main())
+
+
+def test_a_damaged_frame_at_the_end_of_a_start_is_told_by_its_own_head(bench, SimulatedDisk):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk)
+        last = list(walk(spool))[-1]
+        disk.names_now[name_of(last.segment)].cache[last.offset + last.length] ^= 1
+        found, _ = await reread(bench, disk.copy())
+        assert batches(found) == list(range(1, 117))
+        assert gaps(found) == [("damaged", 117, 120, 4)]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+@pytest.mark.parametrize("damage", ["zeroed", "missing", "garbage"])
+def test_a_lost_segment_is_a_gap_unless_it_was_the_end_of_all(bench, SimulatedDisk, which, damage):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk)
+        segment = spool._store.writer.segments[which]
+        lost = range(segment.first.first_seq, segment.last_seq + 1)
+        if damage == "missing":
+            disk.unlink(segment.name)
+        else:
+            junk = bytes(segment.size) if damage == "zeroed" else b"\xa5" * segment.size
+            disk.put(segment.name, junk)
+        found, _ = await reread(bench, disk.copy())
+        assert batches(found) == [n for n in range(1, 121) if n not in lost]
+        if which == -1 or which == 0:
+            # before the first frame of an epoch and behind the last nothing can be claimed… except that the first
+            # segment's successor says from where on it accounts
+            assert len(gaps(found)) == (which == 0)
+        else:
+            assert gaps(found) == [("damaged", lost.start, lost.stop - 1, len(lost))]
+
+    asyncio.run(main())
+
+
+def test_a_cut_off_segment_gives_what_is_left_of_it(bench, SimulatedDisk):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk)
+        victim = list(walk(spool))[3]
+        name = name_of(victim.segment)
+        disk.put(name, bytes(disk.names_now[name].cache[: victim.offset + 1000]))
+        found, _ = await reread(bench, disk.copy())
+        second = spool._store.writer.segments[1].first.first_seq
+        assert batches(found) == [*range(1, victim.first_seq), *range(second, 121)]
+        assert gaps(found) == [("damaged", victim.first_seq, second - 1, second - victim.first_seq)]
+
+    asyncio.run(main())
+
+
+def test_a_duplicated_segment_is_handed_out_once(bench, SimulatedDisk):
+    async def main():
+        disk = SimulatedDisk()
+        await filled(bench, disk)
+        disk.put(name_of(77), bytes(disk.names_now[name_of(2)].cache))
+        found, _ = await reread(bench, disk.copy())
+        assert found == list(range(1, 121))
+
+    asyncio.run(main())
+
+
+def test_the_first_frame_of_a_segment_lost_the_others_find_its_definitions_elsewhere(bench, SimulatedDisk):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk)
+        second = spool._store.writer.segments[1]
+        disk.names_now[second.name].cache[second.first.length + 9] ^= 1
+        found, status = await reread(bench, disk.copy())
+        lost = range(second.first.first_seq, second.first.last_seq + 1)
+        assert batches(found) == [n for n in range(1, 121) if n not in lost]
+        assert status.corrupt == 1
+
+    asyncio.run(main())
+
+
+def test_a_definition_that_is_nowhere_makes_gaps_of_its_records(bench, SimulatedDisk):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk, records=24)
+        (segment,) = spool._store.writer.segments
+        disk.names_now[segment.name].cache[segment.first.length + 9] ^= 1
+        found, _ = await reread(bench, disk.copy())
+        assert not batches(found)
+        assert sum(count for _, _, _, count in gaps(found)) == 24
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("lost", ["slots", "frames", "both", "all files"])
+def test_a_lost_state_begins_a_new_identity_with_higher_numbers(bench, SimulatedDisk, lost):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await filled(bench, disk)
+        if lost in ("slots", "both"):
+            disk.put("slots", b"\xff" * disk.size("slots"))
+        if lost in ("frames", "both"):
+            for segment in spool._store.writer.segments:
+                disk.put(segment.name, bytes(segment.size))
+        if lost == "all files":
+            disk = SimulatedDisk()
+        async with bench.opened(disk) as again:
+            cursor = again.cursor("cloud")
+            assert again.append(bench.batch(1)) > (0 if lost in ("both", "all files") else 120)
+            found = bench.numbers(await bench.drain(again, cursor))
+            assert batches(found) == ([*range(1, 121), 1] if lost == "slots" else [1])
+            same = again.epoch.split("-")[0] == spool.epoch.split("-")[0]
+            assert same == (lost in ("slots", "frames"))
+            assert again.epoch != spool.epoch
+
+    asyncio.run(main())
+
+
+def test_a_frame_whose_state_is_of_another_shape_does_not_stop_the_start(bench, SimulatedDisk):
+    async def main():
+        from gateway.journal.segment import Tally
+        from gateway.journal.slots import Slots
+
+        disk = SimulatedDisk()
+        await filled(bench, disk)
+        slots = Slots(disk, Tally())
+        slots.read()
+        slots.write(1 << 40, b'{"store":"zz"}')
+        async with bench.opened(disk) as spool:
+            assert spool.append(bench.batch(1)) > 120
+            assert spool.cursor("cloud").position > 120
+
+    asyncio.run(main())
+
+
+def test_a_closed_spool_with_everything_acknowledged_reports_nothing_after_any_damage(bench, SimulatedDisk):
+    async def main():
+        disk = SimulatedDisk()
+        spool = await bench.open(disk)
+        cursor = spool.cursor("cloud")
+        for n in range(1, 41):
+            spool.append(bench.batch(n, size=1500))
+        await spool.durable()
+        await bench.drain(spool, cursor)
+        await spool.close()
+        for segment in spool._store.writer.segments:
+            disk.put(segment.name, b"\x00" * segment.size)
+        found, _ = await reread(bench, disk.copy())
+        assert found == []
+
+    asyncio.run(main())
