@@ -276,7 +276,11 @@ def test_being_cancelled_before_the_socket_is_open_leaves_nothing_open():
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            await asyncio.get_running_loop().shutdown_default_executor()  # the thread has done what it could not leave
+            for _ in range(20):
+                await asyncio.sleep(0)
             await until(lambda: peer.ended == len(peer.writers))
+            assert 3 not in peer.kinds()
 
     run(story())
 
