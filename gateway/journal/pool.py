@@ -101,7 +101,7 @@ class Pool:
         start = b""
         try:
             size = self._disk.size(name)
-            segment = Segment(number, size, size)
+            segment = Segment(number, size, size, is_old=True)
             file = self._disk.open(name)
             try:
                 segment.first = next(self._scanner.heads(file, segment), None)
@@ -187,6 +187,7 @@ class Pool:
         self.segments = (*(s for s in self.segments if s not in plan.victims), segment)
         self.is_evicting = bool(plan.lost)
         for victim in plan.victims:
+            victim.is_gone = True
             if victim.name != plan.source:
                 with contextlib.suppress(OSError):
                     self._disk.unlink(victim.name)

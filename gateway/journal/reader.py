@@ -78,6 +78,8 @@ class Reader:
                     found.entries.update(body.entries)
                 if head.last_seq <= seq:
                     continue
+                if segment.is_gone:  # recycled while we read it: what it held is no longer here to be damaged
+                    return False
                 if body is None:
                     found.damaged = head if found.damaged is None else _sum(found.damaged, head)
                     continue

@@ -48,7 +48,8 @@ class Segment:
     """What is known of one segment without reading it again.
 
     `first` is its first readable frame. Readers look no further than `end`: behind the last durable frame where this
-    run wrote it, the file's size until somebody has walked it. `last_seq` is None where only a walk could tell.
+    run wrote it; in an old one, of an earlier run, the file's size until somebody has walked it. `last_seq` is None
+    where only a walk could tell. Once it is gone, its file serves another segment.
     """
 
     id: int
@@ -56,6 +57,8 @@ class Segment:
     end: int
     first: Head | None = None
     last_seq: int | None = None
+    is_old: bool = False
+    is_gone: bool = False
     damaged: set[int] = field(default_factory=set)
 
     @property
@@ -103,7 +106,7 @@ class Scanner:
             if head is None and data.startswith(frame.MAGIC):
                 self.damage(segment, offset, "the head is wrong")
             offset += frame.BLOCK
-        if not failures:
+        if segment.is_old and not failures:
             segment.end = min(segment.end, behind)
 
     def load(self, file: int, segment: Segment, head: Head) -> Body | None:
@@ -120,7 +123,7 @@ class Scanner:
 
     def damage(self, segment: Segment, offset: int, what: str) -> None:
         """Count a damaged place once, and log the first of each segment."""
-        if offset in segment.damaged:
+        if segment.is_gone or offset in segment.damaged:
             return
         if not segment.damaged:
             log.warning("segment %s is damaged at byte %d: %s; the frame is skipped", segment.name, offset, what)

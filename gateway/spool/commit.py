@@ -21,6 +21,7 @@ from gateway.spool.record import Gap, Payload, Record, gap_record
 
 _SLICE_S = 0.001
 _PAUSE_S = 0.0002
+_SLACK = 8192  # the document grows when, on the way, cursors lose something
 _CLOCK = {"unsynced": 0, "holdover": 1, "synced": 2}
 
 
@@ -84,7 +85,7 @@ class Commit:
 
     def _payloads(self, now: int) -> Iterator[Payload]:
         """The records in frames, encoded in slices of a millisecond."""
-        largest = capacity(self._segment_size) - len(self.document())
+        largest = capacity(self._segment_size) - len(self.document()) - _SLACK
         most = min(self._frame_bytes, largest)
         slice_end = time.perf_counter() + _SLICE_S
         payload = Payload(self._records[0].seq)

@@ -239,7 +239,7 @@ class Spool:
     async def read(self, cursor: Cursor, n: int) -> Sequence[Record]:
         """The next records, at least one and at most `n`, from memory or disk; advances `cursor.position`.
 
-        Waits where there is nothing new. One reader for each cursor.
+        Waits where there is nothing new. One reader for each cursor; one that waits does not notice a rewind.
         """
         while True:
             found = self.take(cursor, n)

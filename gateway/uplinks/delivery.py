@@ -115,6 +115,9 @@ class Delivery:
             self._limit = min(self._limit, _QOS_2_WINDOW)
         self.window: Window[Record] = Window(1 if uplink.suspect.is_careful else self._limit, _WINDOW_BYTES)
         self._notices: dict[str, Message] = {}
+        self._announced: dict[str, Message] = {}
+        self._stale: set[str] = set()
+        self._repeat: asyncio.TimerHandle | None = None
         self._latest: Iterator[Message] = iter(())
         self._outbox: deque[Entry[Record]] = deque()
         self._refused: list[Entry[Record]] = []
@@ -130,9 +133,15 @@ class Delivery:
     # --- what is not spooled ----------------------------------------------------------------------------------------
 
     def announce(self, messages: Iterable[Message]) -> None:
-        """Publish states, soon and before records; of one topic only the last."""
-        self._notices.update((message.topic, message) for message in messages)
+        """Publish states, soon and before records; of one topic only the last. What is refused is tried again."""
+        for message in messages:
+            self._notices[message.topic] = self._announced[message.topic] = message
+            self._stale.discard(message.topic)
         self._pump()
+
+    def _announce_stale(self) -> None:
+        self._repeat = None
+        self.announce([self._announced[topic] for topic in self._stale])
 
     def refresh(self, batches: Iterable[Batch]) -> None:
         """Publish the last values anew, after what was announced and before records."""
@@ -250,10 +259,15 @@ class Delivery:
                 refusals.refuse(topic, code)
                 if entry is not None:
                     self._drop_rest(entry, topic, code)
+                elif topic in self._announced and verdict(code) == "wait":
+                    self._stale.add(topic)
             elif refusals.active:
                 refusals.accept(topic)
             if entry is not None and entry.code and entry.is_settled:
                 self._hold(entry)
+        if self._stale and self._repeat is None:
+            wait_s = refusals.next_wait_s()
+            self._repeat = asyncio.get_running_loop().call_later(wait_s, self._announce_stale)
         self._commit()
         self._pump()
         self._wake.set()
@@ -328,8 +342,9 @@ class Delivery:
 
     def close(self) -> None:
         """Stop timers. What is not acknowledged stays in the spool."""
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._repeat):
+            if timer is not None:
+                timer.cancel()
 
 
 def _seq_of(entry: Entry[Record]) -> int:

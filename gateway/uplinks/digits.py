@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import frexp, isfinite, nan
+from math import frexp, isfinite, isnan, nan
 from operator import itemgetter
 from sys import byteorder
 from typing import Any
@@ -96,9 +96,9 @@ def shorten(values: Sequence[float]) -> list[float]:
     except KeyError:
         _scales.update((half, _scale_of(half)) for half in halves if half not in _scales)
         scales = list(map(_scales.__getitem__, halves))
-    if _ODD not in scales:  # `in` compares identity first, so this NaN finds itself
+    if not isnan(sum(scales)):
         return _by_scale(values, scales, packed)
-    odd = [i for i, s in enumerate(scales) if s is _ODD]
+    odd = [i for i, s in enumerate(scales) if isnan(s)]
     rest = list(values)
     for i in odd:
         rest[i], scales[i] = 0.0, 1.0

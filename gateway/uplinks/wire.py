@@ -58,7 +58,7 @@ class Wire:
                 self.error = str(error)
                 raise
             self._at = 0
-            self._is_dry = 0 < len(self._in) < _READ
+            self._is_dry = len(self._in) < _READ
         start = self._at
         self._at = start + size
         return self._in[start : start + size]

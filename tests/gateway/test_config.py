@@ -182,7 +182,7 @@ def test_version_5_may_be_a_number(written):
         (uplink("url: []"), "uplink 'u': url: "),
         (
             uplink("url: http://h"),
-            "gw.yaml:2:20: uplink 'u': url: 'http://h' is no server: write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS",
+            "gw.yaml:2:20: uplink 'u': url: 'http://h' is no server: write mqtt://HOST:PORT, or mqtts://HOST:PORT for",
         ),
         (uplink("url: wss://h"), "url: wss:// is not built yet"),
         (uplink("url: broker.local"), "url: 'broker.local' is no server: write mqtt://HOST:PORT"),

@@ -206,9 +206,7 @@ def frames_written(tmp_path):
 @pytest.fixture
 def simulated(start, tmp_path, wait_for):
     """The text of a gateway file that reads a simulated device of the benchmark's."""
-    process = start(sys.executable, "-m", "gateway.cli.plant", "1", "5", "50ms", name="plant", stdin=subprocess.PIPE)
+    start(sys.executable, "-m", "gateway.cli.plant", "1", "5", "50ms", name="plant", stdin=subprocess.PIPE)
     log = tmp_path / "plant.log"
-    wait_for(lambda: log.read_text().endswith("\n"), "the simulated device", 20)
-    yield "gateway: plant\ndevices: " + log.read_text()
-    process.stdin.close()
-    process.wait(10)
+    wait_for(lambda: log.read_text().endswith("\n"), "the simulated device", 60)
+    return "gateway: plant\ndevices: " + log.read_text()

@@ -71,14 +71,12 @@ def test_the_demo_publishes_to_a_broker_that_is_named(start, broker):
 @pytest.fixture
 def plant(start, wait_for, tmp_path):
     """A gateway file that reads two simulated devices of three tags."""
-    process = start(sys.executable, "-m", "gateway.cli.plant", "2", "3", "200ms", name="plant", stdin=subprocess.PIPE)
+    start(sys.executable, "-m", "gateway.cli.plant", "2", "3", "200ms", name="plant", stdin=subprocess.PIPE)
     log = tmp_path / "plant.log"
-    wait_for(lambda: log.read_text().endswith("\n"), "the simulated devices", 20)
+    wait_for(lambda: log.read_text().endswith("\n"), "the simulated devices", 60)
     file = tmp_path / "plant.yaml"
     file.write_text(f"gateway: plant\ndevices: {log.read_text()}")
-    yield file
-    process.stdin.close()
-    process.wait(10)
+    return file
 
 
 def test_read_asks_the_devices_where_no_gateway_runs(plant):
@@ -92,7 +90,7 @@ def test_read_asks_the_devices_where_no_gateway_runs(plant):
 
 def test_read_asks_the_gateway_where_one_runs(plant, start, wait_for):
     process = start(*HEADGATE, "run", str(plant), name="headgate")
-    wait_for(lambda: headgate("status", plant).returncode == 0, "the gateway", 20)
+    wait_for(lambda: headgate("status", plant).returncode == 0, "the gateway", 60)
     wait_for(lambda: headgate("read", plant).returncode == 0, "good values", 20)
     one = headgate("read", "--json", plant, "d001", "t002")
     assert [(s["device"], s["tag"]) for s in json.loads(one.stdout)] == [("d001", "t002")]

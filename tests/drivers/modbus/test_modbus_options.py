@@ -42,7 +42,10 @@ def test_a_duration_is_a_number_and_its_unit(text, seconds):
 
 @pytest.mark.parametrize("value", [1, 1.5, True, None, "", "1", "s", "1 s", "-1s", "1h30m", "1e3s", ".5s", "1S"])
 def test_a_duration_without_a_unit_or_of_another_form_is_refused_with_the_cure(value):
-    with pytest.raises(ValidationError, match=r"(no duration\. Write a number and its unit,|no value\. Write a duration) such as 100ms, 1s"):
+    with pytest.raises(
+        ValidationError,
+        match=r"(no duration\. Write a number and its unit,|no value\. Write a duration) such as 100ms, 1s",
+    ):
         DeviceOptions(timeout=value)
 
 

@@ -1,4 +1,4 @@
-"""The simulated disk, as a fixture: `SimulatedDisk(...)` makes one."""
+"""The simulated disk, as a fixture: `make_disk(...)` makes one."""
 
 import importlib.util
 import sys
@@ -20,5 +20,6 @@ def _load():
 
 
 @pytest.fixture(scope="session")
-def SimulatedDisk():  # noqa: N802 - it gives the class
+def make_disk():
+    """`make_disk(cut_at=…)` makes a simulated disk."""
     return _load().SimulatedDisk

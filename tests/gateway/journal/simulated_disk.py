@@ -38,7 +38,7 @@ class SimulatedDisk:
     """`cut_at`: the power fails at that operation (1 = the first), in the middle of it. `operations` counts them.
 
     `fault(operation, name)` may return an OSError to raise. `room` bounds the sum of all
-    files, `free` is what the file system says is left. `liar` answers a flush
+    files, `free` is what the file system says is left; `bad_blocks`, by name and number, cannot be read. `liar` answers a flush
     without doing it. `gate`, when given, must be set for an `fdatasync` to return.
     """
 
@@ -55,6 +55,7 @@ class SimulatedDisk:
         self.random = random.Random(seed)
         self.room = room
         self.free = 1 << 40
+        self.bad_blocks: set[tuple[str, int]] = set()
         self.liar = False
         self.fault: Callable[[str, str], OSError | None] = lambda _operation, _name: None
         self.gate: threading.Event | None = None
@@ -144,8 +145,8 @@ class SimulatedDisk:
     def pread(self, file: int, size: int, offset: int) -> bytes:
         found, name = self.handles[file]
         error = self.fault("pread", name)
-        if error is not None:
-            raise error
+        if error is not None or (name, offset // 4096) in self.bad_blocks:
+            raise error or OSError(errno.EIO, "bad block")
         return bytes(found.cache[offset : offset + size])
 
     def pwrite(self, file: int, data: bytes, offset: int) -> None:

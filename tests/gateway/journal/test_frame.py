@@ -81,6 +81,14 @@ def test_a_body_that_is_well_summed_but_ill_formed_is_no_body():
         assert frame.unpack(head, raw) is None
 
 
+def test_a_head_with_the_body_of_another_frame_is_not_believed():
+    """A torn write over a recycled file: the new head reached the medium, the old body is still there."""
+    old, new = (frame.seal(Head(), Body({}, b"", b"value %d" % n)) for n in (1, 2))
+    torn = new[: frame.HEAD_LENGTH] + old[frame.HEAD_LENGTH :]
+    assert frame.parse(torn).body_length == frame.parse(old).body_length
+    assert opened(torn) == (frame.parse(new), None)
+
+
 def test_the_worked_example_of_the_docstring_is_right():
     head = Head(flags=frame.EPOCH_START | frame.HAS_ENTRIES, clock=2, segment=7, body_length=300)
     packed = frame._pack(head)

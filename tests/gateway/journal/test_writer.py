@@ -58,8 +58,8 @@ def numbers(disk, writer, seq=0):
 
 
 @pytest.fixture(params=["simulated", "folder"])
-def disk(request, SimulatedDisk, tmp_path):
-    return SimulatedDisk() if request.param == "simulated" else FolderDisk(tmp_path)
+def disk(request, make_disk, tmp_path):
+    return make_disk() if request.param == "simulated" else FolderDisk(tmp_path)
 
 
 def test_frames_come_back_in_order_through_many_segments(disk):
@@ -94,8 +94,8 @@ def test_the_next_run_finds_all_of_it_and_never_appends_to_the_old_tail(disk):
     writer.close()
 
 
-def test_a_document_in_a_frame_and_one_in_a_slot_the_newer_wins(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_a_document_in_a_frame_and_one_in_a_slot_the_newer_wins(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     writer.write([draft(1)], Keeper(floor=5))
     assert Writer(disk.crash(), segment_size=SIZE, max_bytes=1 << 20, tally=Tally()).recover().document == (
@@ -106,8 +106,8 @@ def test_a_document_in_a_frame_and_one_in_a_slot_the_newer_wins(SimulatedDisk):
     assert again.recover().document == b"newer"
 
 
-def test_dictionary_entries_are_written_once_a_segment_and_again_in_the_next(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_dictionary_entries_are_written_once_a_segment_and_again_in_the_next(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     entry = {b"12345678": b"definition"}
     for first in range(1, 10):
@@ -117,8 +117,8 @@ def test_dictionary_entries_are_written_once_a_segment_and_again_in_the_next(Sim
     assert {offset for _, offset in carriers} == {0}
 
 
-def test_a_reader_that_starts_in_the_middle_of_a_segment_still_learns_its_dictionary(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_a_reader_that_starts_in_the_middle_of_a_segment_still_learns_its_dictionary(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     for first in range(1, 4):
         writer.write([draft(first, entries={b"12345678": b"definition"})], Keeper())
@@ -128,8 +128,42 @@ def test_a_reader_that_starts_in_the_middle_of_a_segment_still_learns_its_dictio
     assert reader.entry(b"87654321", near=1) is None
 
 
-def test_the_folder_is_synced_before_the_first_frame_of_a_segment_is_written(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_readers_do_not_move_the_end_of_what_the_writer_is_writing(make_disk):
+    disk = make_disk()
+    writer, _ = opened(disk)
+    writer.write([draft(1)], Keeper())
+    segment = writer.segments[-1]
+    segment.end += BLOCK  # as if the writer had just finished another, behind the walker's back
+    Reader(disk, lambda: writer.segments, Tally()).after(1)
+    assert segment.end == 2 * BLOCK
+
+
+def test_a_segment_recycled_while_it_is_read_is_not_called_damaged(make_disk):
+    disk, tally = make_disk(), Tally()
+    writer, _ = opened(disk)
+    for first in range(1, 10):
+        writer.write([draft(first)], Keeper())
+    reader = Reader(disk, lambda: before, tally)
+    before = writer.segments
+    assert reader.after(0).head.first_seq == 1
+    read, pread = [], disk.pread
+
+    def overwritten_meanwhile(file, size, offset):
+        data = pread(file, size, offset)
+        if not read and size == 136:  # the head is read, and before its body is, the file serves another segment
+            read.append(data)
+            for first in range(10, 20):
+                writer.write([draft(first)], Keeper(floor=9))
+        return data
+
+    disk.pread = overwritten_meanwhile
+    found = reader.after(0)
+    assert found.damaged is None
+    assert tally.corrupt.value == 0
+
+
+def test_the_folder_is_synced_before_the_first_frame_of_a_segment_is_written(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     for first in range(1, 10):
         writer.write([draft(first)], Keeper())
@@ -143,8 +177,8 @@ def test_the_folder_is_synced_before_the_first_frame_of_a_segment_is_written(Sim
             assert name != fresh, "written to before its name was on the medium"
 
 
-def test_several_frames_of_one_commit_share_a_flush(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_several_frames_of_one_commit_share_a_flush(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     writer.write([draft(1)], Keeper())
     del disk.log[:]
@@ -153,8 +187,8 @@ def test_several_frames_of_one_commit_share_a_flush(SimulatedDisk):
     assert writer.written == 4
 
 
-def test_a_segment_nobody_needs_is_used_again_and_its_old_frames_are_not_read(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_a_segment_nobody_needs_is_used_again_and_its_old_frames_are_not_read(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     for first in range(1, 9):
         writer.write([draft(first)], Keeper())
@@ -172,8 +206,8 @@ def test_a_segment_nobody_needs_is_used_again_and_its_old_frames_are_not_read(Si
     assert numbers(disk, writer)[-1] == 199
 
 
-def test_a_file_of_zeros_is_filled_before_it_is_used(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_a_file_of_zeros_is_filled_before_it_is_used(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     assert writer.wants_spare(0)
     while writer.wants_spare(0):
@@ -188,8 +222,8 @@ def test_a_file_of_zeros_is_filled_before_it_is_used(SimulatedDisk):
     assert not writer.wants_spare(2)  # the next file will be this one again
 
 
-def test_a_spare_that_was_not_finished_is_removed_at_the_next_start(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_a_spare_that_was_not_finished_is_removed_at_the_next_start(make_disk):
+    disk = make_disk()
     opened(disk)
     disk.put("spare-9", bytes(SIZE - 1))
     disk.put("spare-10", bytes(SIZE))
@@ -217,8 +251,8 @@ def failing(*operations, times=1, error=errno.EIO):
 
 
 @pytest.mark.parametrize("operation", ["pwrite", "fdatasync"])
-def test_after_a_failure_everything_since_the_last_durable_frame_goes_to_a_fresh_segment(SimulatedDisk, operation):
-    disk = SimulatedDisk()
+def test_after_a_failure_everything_since_the_last_durable_frame_goes_to_a_fresh_segment(make_disk, operation):
+    disk = make_disk()
     writer, _ = opened(disk)
     writer.write([draft(1)], Keeper())
     failed = writer.segments[-1].name
@@ -234,9 +268,9 @@ def test_after_a_failure_everything_since_the_last_durable_frame_goes_to_a_fresh
     assert numbers(disk.crash(1), again) == [1, 2, 3]
 
 
-def test_a_failed_flush_is_never_followed_by_a_second_one_that_would_lie(SimulatedDisk):
+def test_a_failed_flush_is_never_followed_by_a_second_one_that_would_lie(make_disk):
     """The kernel says ok to the second flush though the medium has nothing: who believes it loses records."""
-    disk = SimulatedDisk()
+    disk = make_disk()
     writer, _ = opened(disk)
     disk.fault = failing("fdatasync")
     writer.write([draft(1)], Keeper())
@@ -246,8 +280,8 @@ def test_a_failed_flush_is_never_followed_by_a_second_one_that_would_lie(Simulat
     assert numbers(crashed, again) == [1]
 
 
-def test_when_the_fresh_segment_fails_too_the_owner_hears_of_it_and_nothing_is_called_written(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_when_the_fresh_segment_fails_too_the_owner_hears_of_it_and_nothing_is_called_written(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     writer.write([draft(1)], Keeper())
     disk.fault = failing("fdatasync", times=2)
@@ -260,8 +294,8 @@ def test_when_the_fresh_segment_fails_too_the_owner_hears_of_it_and_nothing_is_c
     assert [f.head.ordinal for f in read_all(disk, writer)] == [0, 1]
 
 
-def test_a_failing_disk_costs_no_old_records_however_often_it_is_tried(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_a_failing_disk_costs_no_old_records_however_often_it_is_tried(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk, max_bytes=4 * SIZE + FILE_SIZE)
     keeper = Keeper()
     for first in range(1, 17):
@@ -278,8 +312,8 @@ def test_a_failing_disk_costs_no_old_records_however_often_it_is_tried(Simulated
     assert numbers(disk, writer) == list(range(lost + 1, 18))
 
 
-def test_failures_leave_no_files_behind(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_failures_leave_no_files_behind(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk)
     writer.write([draft(1)], Keeper())
     disk.fault = failing("fdatasync", times=40)
@@ -293,8 +327,8 @@ def test_failures_leave_no_files_behind(SimulatedDisk):
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_beyond_max_bytes_the_oldest_segment_goes_and_the_slots_say_so_first(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_beyond_max_bytes_the_oldest_segment_goes_and_the_slots_say_so_first(make_disk):
+    disk = make_disk()
     limit = 4 * SIZE + FILE_SIZE
     writer, _ = opened(disk, max_bytes=limit)
     keeper = Keeper()
@@ -311,8 +345,8 @@ def test_beyond_max_bytes_the_oldest_segment_goes_and_the_slots_say_so_first(Sim
     assert slots[-1] < renames[-1]
 
 
-def test_a_lowered_limit_gives_up_the_oldest_segments(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_a_lowered_limit_gives_up_the_oldest_segments(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk, max_bytes=10 * SIZE + FILE_SIZE)
     for first in range(1, 40):
         writer.write([draft(first)], Keeper())
@@ -326,8 +360,8 @@ def test_a_lowered_limit_gives_up_the_oldest_segments(SimulatedDisk):
     assert numbers(disk, writer) == list(range(lost + 1, 46))
 
 
-def test_a_full_disk_lets_the_segments_there_are_go_round(SimulatedDisk):
-    disk = SimulatedDisk(room=FILE_SIZE + 3 * SIZE + 100)
+def test_a_full_disk_lets_the_segments_there_are_go_round(make_disk):
+    disk = make_disk(room=FILE_SIZE + 3 * SIZE + 100)
     writer, _ = opened(disk)
     keeper = Keeper()
     for first in range(1, 40):
@@ -344,8 +378,8 @@ def test_a_full_disk_lets_the_segments_there_are_go_round(SimulatedDisk):
     assert keeper.lost[-1].last_seq == lost, "room is used again as soon as there is some"
 
 
-def test_a_disk_with_no_room_at_all_is_an_error(SimulatedDisk):
-    disk = SimulatedDisk(room=FILE_SIZE + SIZE // 2)
+def test_a_disk_with_no_room_at_all_is_an_error(make_disk):
+    disk = make_disk(room=FILE_SIZE + SIZE // 2)
     writer, _ = opened(disk)
     with pytest.raises(OSError, match="no space") as caught:
         writer.write([draft(1)], Keeper())
@@ -353,8 +387,8 @@ def test_a_disk_with_no_room_at_all_is_an_error(SimulatedDisk):
     assert list(disk.names_now) == ["slots"]
 
 
-def test_the_last_of_the_file_system_is_left_to_others(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_the_last_of_the_file_system_is_left_to_others(make_disk):
+    disk = make_disk()
     disk.free = 60 << 20
     writer, _ = opened(disk)
     for first in range(1, 40):
@@ -362,18 +396,18 @@ def test_the_last_of_the_file_system_is_left_to_others(SimulatedDisk):
     assert len(writer.segments) == 2, "more would take what others may need: less than 64 MiB are free"
 
 
-def test_a_frame_larger_than_a_segment_is_a_mistake_of_the_caller(SimulatedDisk):
-    writer, _ = opened(SimulatedDisk())
+def test_a_frame_larger_than_a_segment_is_a_mistake_of_the_caller(make_disk):
+    writer, _ = opened(make_disk())
     with pytest.raises(ValueError, match="larger than a segment"):
         writer.write([draft(1, size=SIZE)], Keeper())
 
 
-def test_the_first_frame_of_an_epoch_says_so(SimulatedDisk):
-    disk = SimulatedDisk()
+def test_the_first_frame_of_an_epoch_says_so(make_disk):
+    disk = make_disk()
     writer, _ = opened(disk, first_seq=100)
     writer.write([draft(105, covers_from=100), draft(106)], Keeper())
     assert [bool(f.head.flags & EPOCH_START) for f in read_all(disk, writer)] == [True, False]
 
 
-def test_a_name_is_sixteen_hex_digits(SimulatedDisk):
+def test_a_name_is_sixteen_hex_digits(make_disk):
     assert name_of(255) == "00000000000000ff.seg"

@@ -2,9 +2,11 @@
 
 import asyncio
 import importlib.util
+import random
 import sys
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,8 @@ def _load():
 
 
 @pytest.fixture(scope="session")
-def SimulatedDisk():  # noqa: N802 - it gives the class
+def make_disk():
+    """`make_disk(cut_at=…)` makes a simulated disk."""
     return _load().SimulatedDisk
 
 
@@ -44,6 +47,11 @@ class InlineExecutor(Executor):
         return future
 
 
+@cache
+def heavy(n, size):
+    return random.Random(n).randbytes(size // 2).hex()
+
+
 class Bench:
     """Opens spools on one folder, makes batches, and reads cursors empty."""
 
@@ -52,6 +60,7 @@ class Bench:
     def __init__(self, folder):
         self.folder = folder
         self.group = Definition("pump", ("flow", "state"), ("float32", "uint16"), ("m3/h", ""), (None, None))
+        self.texts = Definition("pump", ("text", "state"), ("string", "uint16"), ("", ""), (None, None))
         self.clock = SystemClock()
         self.metrics = Metrics()
         self.writing = None
@@ -60,11 +69,7 @@ class Bench:
         """The batch number `n`; `size` makes it that many bytes heavier, and hard to compress."""
         if not size:
             return Batch(self.group, 1_795_330_000_000 + n, [float(n), n])
-        import random
-
-        text = random.Random(n).randbytes(size // 2).hex()
-        group = Definition("pump", ("text", "state"), ("string", "uint16"), ("", ""), (None, None))
-        return Batch(group, 1_795_330_000_000 + n, [text, n])
+        return Batch(self.texts, 1_795_330_000_000 + n, [heavy(n, size), n])
 
     @asynccontextmanager
     async def opened(self, disk=None, **limits):

@@ -160,9 +160,9 @@ def test_a_cursor_rewound_into_the_backlog_while_it_is_fetched_starts_again_from
     asyncio.run(main())
 
 
-def test_with_no_cursor_nothing_is_kept_and_a_new_one_begins_with_the_next_record(bench, SimulatedDisk):
+def test_with_no_cursor_nothing_is_kept_and_a_new_one_begins_with_the_next_record(bench, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with bench.opened(disk) as spool:
             written = disk.written
             for n in range(1, 101):
@@ -178,9 +178,9 @@ def test_with_no_cursor_nothing_is_kept_and_a_new_one_begins_with_the_next_recor
     asyncio.run(main())
 
 
-def test_a_cursor_that_holds_nothing_stores_nothing_and_may_be_overtaken(bench, SimulatedDisk):
+def test_a_cursor_that_holds_nothing_stores_nothing_and_may_be_overtaken(bench, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with bench.opened(disk, ram_bytes=20_000, commit_interval_s=0.001) as spool:
             cursor = spool.cursor("display", holds=False)
             written = disk.written
@@ -352,13 +352,13 @@ def test_a_folder_that_cannot_be_made_is_refused(bench, tmp_path):
         asyncio.run(bench.open())
 
 
-def test_a_folder_that_cannot_be_locked_or_listed_is_refused(bench, SimulatedDisk):
+def test_a_folder_that_cannot_be_locked_or_listed_is_refused(bench, make_disk):
     bench.folder.mkdir()
     (bench.folder / "lock").mkdir()
     with pytest.raises(RefusedError, match="cannot be written"):
         asyncio.run(bench.open())
     (bench.folder / "lock").rmdir()
-    disk = SimulatedDisk()
+    disk = make_disk()
 
     def names():
         raise OSError(13, "permission denied")

@@ -16,11 +16,9 @@ def settle(disk):
     disk.log.clear()
 
 
-def test_a_record_is_written_when_it_is_as_old_as_the_interval_and_not_before(
-    virtual_bench, run_virtual, SimulatedDisk
-):
+def test_a_record_is_written_when_it_is_as_old_as_the_interval_and_not_before(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk, commit_interval_s=1.0) as spool:
             spool.cursor("cloud")
             settle(disk)
@@ -39,9 +37,9 @@ def test_a_record_is_written_when_it_is_as_old_as_the_interval_and_not_before(
     run_virtual(main())
 
 
-def test_a_link_that_acknowledges_in_time_writes_nothing(virtual_bench, run_virtual, SimulatedDisk):
+def test_a_link_that_acknowledges_in_time_writes_nothing(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk, commit_interval_s=1.0) as spool:
             cursor = spool.cursor("cloud")
             settle(disk)
@@ -59,9 +57,9 @@ def test_a_link_that_acknowledges_in_time_writes_nothing(virtual_bench, run_virt
     run_virtual(main())
 
 
-def test_what_all_have_acknowledged_is_not_written_with_the_rest(virtual_bench, run_virtual, SimulatedDisk):
+def test_what_all_have_acknowledged_is_not_written_with_the_rest(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk, commit_interval_s=1.0) as spool:
             one, two = spool.cursor("one"), spool.cursor("two")
             for n in range(1, 11):
@@ -76,9 +74,9 @@ def test_what_all_have_acknowledged_is_not_written_with_the_rest(virtual_bench, 
     run_virtual(main())
 
 
-def test_persist_always_writes_what_is_acknowledged_too(virtual_bench, run_virtual, SimulatedDisk):
+def test_persist_always_writes_what_is_acknowledged_too(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk, commit_interval_s=1.0, persist="always") as spool:
             cursor = spool.cursor("cloud")
             for n in range(1, 11):
@@ -92,9 +90,9 @@ def test_persist_always_writes_what_is_acknowledged_too(virtual_bench, run_virtu
     run_virtual(main())
 
 
-def test_durable_does_not_wait_for_the_interval(virtual_bench, run_virtual, virtual_clock, SimulatedDisk):
+def test_durable_does_not_wait_for_the_interval(virtual_bench, run_virtual, virtual_clock, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk, commit_interval_s=60.0) as spool:
             cursor = spool.cursor("cloud")
             spool.append(virtual_bench.batch(1))
@@ -111,11 +109,11 @@ def test_durable_does_not_wait_for_the_interval(virtual_bench, run_virtual, virt
     run_virtual(main())
 
 
-def test_durable_returns_when_the_acknowledgement_comes_first(bench, SimulatedDisk):
+def test_durable_returns_when_the_acknowledgement_comes_first(bench, make_disk):
     import threading
 
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with bench.opened(disk) as spool:
             cursor = spool.cursor("cloud")
             disk.gate = threading.Event()
@@ -130,11 +128,11 @@ def test_durable_returns_when_the_acknowledgement_comes_first(bench, SimulatedDi
     asyncio.run(main())
 
 
-def test_durable_is_not_true_before_the_flush(bench, SimulatedDisk):
+def test_durable_is_not_true_before_the_flush(bench, make_disk):
     import threading
 
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with bench.opened(disk) as spool:
             spool.cursor("cloud")
             spool.append(bench.batch(1))
@@ -151,9 +149,9 @@ def test_durable_is_not_true_before_the_flush(bench, SimulatedDisk):
     asyncio.run(main())
 
 
-def test_an_interval_of_nothing_writes_every_turn_of_the_loop(virtual_bench, run_virtual, SimulatedDisk):
+def test_an_interval_of_nothing_writes_every_turn_of_the_loop(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk, commit_interval_s=0.0) as spool:
             spool.cursor("cloud")
             for n in range(1, 6):
@@ -164,9 +162,9 @@ def test_an_interval_of_nothing_writes_every_turn_of_the_loop(virtual_bench, run
     run_virtual(main())
 
 
-def test_a_moved_cursor_is_stored_after_ten_seconds_while_there_is_a_backlog(virtual_bench, run_virtual, SimulatedDisk):
+def test_a_moved_cursor_is_stored_after_ten_seconds_while_there_is_a_backlog(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk) as spool:
             cursor = spool.cursor("cloud")
             for n in range(1, 11):
@@ -195,9 +193,9 @@ async def crashed(bench, disk, seed=1):
         bench.folder = folder
 
 
-def test_a_frame_carries_the_cursors(virtual_bench, run_virtual, SimulatedDisk):
+def test_a_frame_carries_the_cursors(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk) as spool:
             cursor = spool.cursor("cloud")
             for n in range(1, 11):
@@ -213,9 +211,9 @@ def test_a_frame_carries_the_cursors(virtual_bench, run_virtual, SimulatedDisk):
     run_virtual(main())
 
 
-def test_a_lost_cursor_only_means_duplicates(virtual_bench, run_virtual, SimulatedDisk):
+def test_a_lost_cursor_only_means_duplicates(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk) as spool:
             cursor = spool.cursor("cloud")
             for n in range(1, 11):
@@ -230,9 +228,9 @@ def test_a_lost_cursor_only_means_duplicates(virtual_bench, run_virtual, Simulat
     run_virtual(main())
 
 
-def test_numbers_are_reserved_on_the_medium_before_they_are_used(virtual_bench, run_virtual, SimulatedDisk):
+def test_numbers_are_reserved_on_the_medium_before_they_are_used(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk, used = SimulatedDisk(), 0
+        disk, used = make_disk(), 0
         for _ in range(3):
             spool = await virtual_bench.open(disk)
             first = spool.append(virtual_bench.batch(1))
@@ -248,9 +246,9 @@ def test_numbers_are_reserved_on_the_medium_before_they_are_used(virtual_bench, 
 
 
 @pytest.mark.parametrize("commit_bytes", [4000, 20_000])
-def test_a_large_commit_is_cut_into_frames_and_flushed_once(virtual_bench, run_virtual, SimulatedDisk, commit_bytes):
+def test_a_large_commit_is_cut_into_frames_and_flushed_once(virtual_bench, run_virtual, make_disk, commit_bytes):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         async with virtual_bench.opened(disk, commit_interval_s=1.0, commit_bytes=commit_bytes) as spool:
             cursor = spool.cursor("cloud")
             settle(disk)
@@ -266,9 +264,9 @@ def test_a_large_commit_is_cut_into_frames_and_flushed_once(virtual_bench, run_v
     run_virtual(main())
 
 
-def test_records_written_and_not_read_soon_leave_memory(virtual_bench, run_virtual, SimulatedDisk):
+def test_records_written_and_not_read_soon_leave_memory(virtual_bench, run_virtual, make_disk):
     async def main():
-        async with virtual_bench.opened(SimulatedDisk(), ram_bytes=80_000) as spool:
+        async with virtual_bench.opened(make_disk(), ram_bytes=80_000) as spool:
             cursor = spool.cursor("cloud")
             for n in range(1, 1001):
                 spool.append(virtual_bench.batch(n))
@@ -279,9 +277,9 @@ def test_records_written_and_not_read_soon_leave_memory(virtual_bench, run_virtu
     run_virtual(main())
 
 
-def test_definitions_are_in_every_segment_that_uses_them(virtual_bench, run_virtual, SimulatedDisk):
+def test_definitions_are_in_every_segment_that_uses_them(virtual_bench, run_virtual, make_disk):
     async def main():
-        disk = SimulatedDisk()
+        disk = make_disk()
         spool = await virtual_bench.open(disk)
         spool.cursor("cloud")
         for n in range(1, 201):
@@ -296,7 +294,7 @@ def test_definitions_are_in_every_segment_that_uses_them(virtual_bench, run_virt
                 if other is not kept:
                     alone.unlink(other.name)
             alone.put("slots", b"")
-            again = await crashed(virtual_bench, alone)
+            again = await crashed(virtual_bench, alone.copy())
             lonely = again.cursor("cloud")
             lonely.committed = lonely.position = kept.first.first_seq - 1
             found = await virtual_bench.drain(again, lonely)

@@ -366,15 +366,25 @@ def test_a_refusal_is_not_named_again_on_the_next_connection(run_virtual, bench,
     run_virtual(story())
 
 
-def test_a_refused_status_is_named_and_holds_nothing(run_virtual, bench, scripted, group, caplog):
+def test_a_refused_status_is_named_holds_nothing_and_is_tried_again(run_virtual, bench, scripted, group, caplog):
+    caplog.set_level(logging.INFO, "headgate.uplinks")
+
     async def story():
         server = scripted()
-        server.answer = lambda message: 0x87 if message.topic == STATUS else 0
+        server.answer = lambda message: 0x97 if message.topic == STATUS else 0
         async with bench(server) as b:
             fill(b, group, 3)
             await b.until(lambda: b.cursor.committed == 3)
-        assert [r.getMessage() for r in caplog.records] == [
-            f"uplink 'cloud': the server refuses '{STATUS}': not authorized (0x87). What waits stays"
+            await asyncio.sleep(300)
+            assert 5 <= server.topics().count(STATUS) <= 20
+            server.answer = lambda _: 0
+            await b.until(lambda: len(caplog.records) == 3)
+            tries = server.topics().count(STATUS)
+            await asyncio.sleep(300)
+            assert server.topics().count(STATUS) == tries
+        assert [r.getMessage() for r in caplog.records[1:]] == [
+            f"uplink 'cloud': the server refuses '{STATUS}': quota exceeded (0x97). What waits stays",
+            f"uplink 'cloud': the server takes '{STATUS}' again",
         ]
 
     run_virtual(story())
@@ -557,6 +567,19 @@ def test_a_device_that_changes_while_the_window_is_full_is_told_once_with_its_la
                 b.forwarder.device_changed(DeviceState("boiler", online=False, cause=cause, since=1))
             await b.until(lambda: len(server.seen) == 2)
             assert b'"decode"' in server.seen[1][0].payload
+
+    run_virtual(story())
+
+
+def test_a_device_s_state_does_not_queue_behind_records(run_virtual, bench, scripted, define):
+    async def story():
+        group = define(*(f"t{i} uint16" for i in range(50)))
+        async with bench(scripted(), payload="value", max_in_flight=1) as b:
+            b.spool.append(Batch(group, TS, list(range(50))))
+            await b.until(lambda: len(b.server.seen) == 5)
+            b.forwarder.device_changed(DeviceState("boiler", online=True, cause="", since=1))
+            await b.until(lambda: b.cursor.committed == 1)
+            assert b.server.topics().index("headgate/plant7/boiler/status") in (5, 6)
 
     run_virtual(story())
 

@@ -285,6 +285,19 @@ def test_being_cancelled_before_the_socket_is_open_leaves_nothing_open():
     run(story())
 
 
+def test_a_connection_nobody_waits_for_any_more_does_not_even_say_connect():
+    async def story():
+        async with Peer({1: CONNACK_5}) as peer:
+            s = session(peer.port)
+            s._client.abort()
+            with pytest.raises(SessionError, match="nobody waits"):
+                await s.__aenter__()
+            await until(lambda: peer.ended)
+            assert peer.packets == []
+
+    run(story())
+
+
 # --- publishing -------------------------------------------------------------------------------------------------------
 
 
@@ -405,11 +418,15 @@ def test_a_server_that_reads_slowly_gets_everything_in_the_end(loop_factory):
             s.listen(heard.extend)
             for _ in range(100):
                 s.publish(Message("a/b", payload), 1)
-            await asyncio.sleep(0.2)
+            await until(lambda: s._client._is_waiting)
+            for _ in range(20):
+                s.publish(Message("a/b", payload), 1)
+            await asyncio.sleep(0)
             assert len(heard) < 100
             peer.writers[0].transport.resume_reading()
-            await until(lambda: len(heard) == 100)
-            assert len(peer.packets) == 101
+            await until(lambda: len(heard) == 120)
+            assert not s._client._is_waiting
+            assert len(peer.packets) == 121
             assert all(body.endswith(payload) for _, body in peer.packets[1:])
 
     run(story(), loop_factory)
