@@ -73,7 +73,7 @@ class App:
         for key, devices in file.lines.items():
             self.start_line(key, devices)
         self.supervisor.start("watch", self._watch)
-        counts = f"{len(file.devices)} devices, {len(file.uplinks)} uplinks"
+        counts = f"{len(file.devices)} device(s), {len(file.uplinks)} uplink(s)"
         log.info("headgate %s runs '%s': %s, spool %s", __version__, file.gateway, counts, path)
         self._notifier.ready()
         return self

@@ -7,7 +7,7 @@ does that for all drivers alike. `read` is the one required verb; the others are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -74,14 +74,6 @@ class Driver(Protocol):
 
         Raises DeviceError when the unit failed as a whole, LineError when the line did.
         """
-
-
-@runtime_checkable
-class Subscribes(Protocol):
-    """A driver whose devices speak by themselves."""
-
-    def subscribe(self, groups: Sequence[ScanGroup]) -> AsyncIterator[Batch]:
-        """Batches as they come, until the line fails (LineError)."""
 
 
 @runtime_checkable

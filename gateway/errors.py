@@ -56,10 +56,6 @@ class FieldError(HeadgateError):
         self.cause = cause
 
 
-class TagError(FieldError):
-    """Only these tags failed; the device is well. Used by write; read returns them with their quality instead."""
-
-
 class DeviceError(FieldError):
     """The unit does not answer, or not in a way that can be used. `partial` holds what it gave before, if anything."""
 
@@ -72,23 +68,8 @@ class LineError(FieldError):
     """The connection or port is gone: all devices on it are out of reach. The line is left and entered anew."""
 
 
-# --- the store ------------------------------------------------------------------------------------------------------
-
-
-class StoreError(HeadgateError):
-    """The spool's folder failed us: not ready, we retry, and say so."""
-
-
 # --- uplinks --------------------------------------------------------------------------------------------------------
 
 
 class UplinkError(HeadgateError):
     """The server is out of reach or the session broke: not ready, we retry."""
-
-
-class PublishRefusedError(UplinkError):
-    """The server acknowledged a publish with a reason code >= 0x80. `code` is MQTT's."""
-
-    def __init__(self, text: str, *, code: int) -> None:
-        super().__init__(text)
-        self.code = code

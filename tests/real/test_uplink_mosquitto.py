@@ -315,8 +315,8 @@ def test_a_broker_that_freezes_is_noticed_by_keep_alive_and_nothing_is_lost(brok
             frozen = time.monotonic()
             g.append(300)
             try:
-                await g.until(lambda: not g.forwarder.status().connected, 20)
-                assert time.monotonic() - frozen < 13
+                await g.until(lambda: not g.forwarder.status().connected, 30)
+                assert time.monotonic() - frozen < 20  # two keep-alives, and a busy machine
                 assert g.cursor.committed == 0
             finally:
                 broker.signal(signal.SIGCONT)

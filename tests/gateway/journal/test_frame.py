@@ -5,7 +5,7 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.journal import frame
@@ -47,6 +47,7 @@ def opened(data):
     return head, frame.unpack(head, data[head.length : head.length + head.body_length]) if head else None
 
 
+@settings(deadline=None)
 @given(heads, bodies)
 def test_a_frame_reads_back_as_it_was_written(head, body):
     data = frame.seal(head, body)
@@ -58,6 +59,7 @@ def test_a_frame_reads_back_as_it_was_written(head, body):
     assert replace(found, body_length=0, body_checksum=0) == replace(head, flags=flags)
 
 
+@settings(deadline=None)
 @given(heads, bodies, st.data())
 def test_a_frame_with_any_bit_flipped_is_not_believed(head, body, data):
     sealed = bytearray(frame.seal(head, body))
@@ -68,6 +70,7 @@ def test_a_frame_with_any_bit_flipped_is_not_believed(head, body, data):
     assert found is None or read is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=5000))
 def test_any_bytes_never_crash_the_reader(data):
     for start in (b"", frame.MAGIC):

@@ -1,7 +1,7 @@
 """Cursors and the document they survive in."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.journal.frame import Head
@@ -24,6 +24,7 @@ states = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(states)
 def test_the_state_reads_back_as_it_was_written(state):
     try:

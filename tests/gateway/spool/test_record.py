@@ -6,7 +6,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.journal.frame import Head
@@ -77,6 +77,7 @@ def batches(draw):
     )
 
 
+@settings(deadline=None)
 @given(st.lists(batches(), min_size=1, max_size=5), st.integers(0, 2**63))
 def test_batches_come_back_exactly_as_they_were(given_batches, first):
     records = [Record(first + 2 * k, "abcdef-3", b) for k, b in enumerate(given_batches)]
@@ -182,6 +183,7 @@ def test_a_kind_of_a_later_version_is_skipped():
     assert found.gap == Gap(1, 2, 3, 4, 2, "memory")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_refused_with_a_value_error_and_nothing_else(data):
     with pytest.raises(ValueError):
