@@ -268,7 +268,9 @@ class Forwarder:
         self._changed(terms)
         self._uplink.counters.connects.value += 1
         tries = f", at attempt {self._attempts}" if self._attempts > 1 else ""
-        log.info("uplink '%s': connected to %s, MQTT %s%s", name, terms.server, terms.version, tries)
+        log.info(
+            "uplink '%s': connected to %s as '%s', MQTT %s%s", name, terms.server, terms.client_id, terms.version, tries
+        )
         if terms.maximum_qos < options.qos:
             log.warning("uplink '%s': the server takes no more than QoS %d", name, terms.maximum_qos)
         if not terms.can_retain:

@@ -13,7 +13,6 @@ Version: TypeAlias = Literal["5", "3.1.1"]
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _TOPICS = {"json": "{prefix}/{device}", "value": "{prefix}/{device}/{tag}"}
-_NAMES = {"json": {"prefix", "gateway", "device"}, "value": {"prefix", "gateway", "device", "tag"}}
 
 
 class Secret(Protocol):
@@ -135,8 +134,3 @@ class Options:
             return "`payload: value` needs {tag} in its `topic`"
         wrong = check_template(self.prefix, {"gateway"})
         return None if wrong is None else f"`prefix`: {wrong}"
-
-    @property
-    def names(self) -> frozenset[str]:
-        """What stands in braces in `topic` besides the device's own fields."""
-        return frozenset(_NAMES[self.payload])

@@ -179,7 +179,7 @@ def test_servers_are_tried_in_turn_until_one_answers(run_virtual, bench, scripte
         assert lines() == [
             "WARNING uplink 'cloud': cannot connect to mqtt://a:1883: refused. Trying on",
             "WARNING uplink 'cloud': cannot connect to mqtt://b:1883: timed out. Trying on",
-            "INFO uplink 'cloud': connected to mqtt://a:1883, MQTT 5, at attempt 3",
+            "INFO uplink 'cloud': connected to mqtt://a:1883 as 'c', MQTT 5, at attempt 3",
         ]
 
     run_virtual(story())
@@ -213,7 +213,7 @@ def test_a_refused_login_is_an_error_that_says_a_person_must_act_and_is_tried_on
                 "ERROR uplink 'cloud': cannot connect to mqtt://a:1883: bad user name or password (0x86)."
                 " A person must act; trying on"
             ),
-            "INFO uplink 'cloud': connected to mqtt://a:1883, MQTT 5, at attempt 6",
+            "INFO uplink 'cloud': connected to mqtt://a:1883 as 'c', MQTT 5, at attempt 6",
         ]
 
     run_virtual(story())

@@ -48,7 +48,6 @@ def test_what_is_left_out_has_a_default_that_fits_the_payload():
     assert (options.client_id, options.topic, options.retain) == ("plant7-cloud", "{prefix}/{device}", False)
     options = Options(name="cloud", gateway="plant7", servers=ONE, payload="value")
     assert (options.topic, options.retain) == ("{prefix}/{device}/{tag}", True)
-    assert options.names == {"prefix", "gateway", "device", "tag"}
 
 
 class Hidden:
