@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -62,4 +63,7 @@ async def _run(config: Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with App(config, notifier=Notifier()):
+        # What is there now stays: tags, plans, modules. Looking through it again and again would hold up the loop.
+        gc.collect()
+        gc.freeze()
         await stop.wait()
