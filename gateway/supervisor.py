@@ -9,9 +9,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from random import random
 from typing import Any, Literal
 
+from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 
@@ -77,7 +77,7 @@ class Supervisor:
     async def _keep(self, name: str, work: Work) -> None:
         health = self._health[name]
         crashes = self._metrics.counter("task_crashes_total", task=name)
-        wait_s = _FIRST_WAIT_S
+        backoff = Backoff(_FIRST_WAIT_S, _LONGEST_WAIT_S)
         while True:
             started = self._clock.monotonic()
             try:
@@ -85,15 +85,15 @@ class Supervisor:
                 await work()
             except Exception as error:  # noqa: BLE001 - this is the room for it
                 if self._clock.monotonic() - started >= _STABLE_AFTER_S:
-                    wait_s = _FIRST_WAIT_S
+                    backoff.reset()
+                wait_s = backoff.next_s()
                 self._report(health, error, wait_s)
                 crashes.value += 1
             else:
                 health.state = "ended"
                 return
             health.state = "waiting"
-            await asyncio.sleep(wait_s * (0.5 + random() / 2))
-            wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+            await asyncio.sleep(wait_s)
 
     @staticmethod
     def _report(health: Health, error: Exception, wait_s: float) -> None:

@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import random
 
-from gateway.acquisition.backoff import Backoff
 from gateway.acquisition.deadband import Report
 from gateway.acquisition.scaling import Scaling
 from gateway.acquisition.schedule import Schedule, first_due
+from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.driver import Driver
 from gateway.errors import DeviceError, LineError
