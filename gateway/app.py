@@ -29,6 +29,7 @@ from gateway.spool.spool import Spool
 from gateway.supervisor import Supervisor, contained
 from gateway.systemd import Notifier
 from gateway.uplinks.forwarder import Forwarder
+from gateway.uplinks.payload_json import plain
 
 log = logging.getLogger("headgate.app")
 
@@ -72,6 +73,7 @@ class App:
             self.start_uplink(name)
         for key, devices in file.lines.items():
             self.start_line(key, devices)
+        self._name_strangers()
         self.supervisor.start("watch", self._watch)
         counts = f"{len(file.devices)} device(s), {len(file.uplinks)} uplink(s)"
         log.info("headgate %s runs '%s': %s, spool %s", __version__, file.gateway, counts, path)
@@ -159,11 +161,21 @@ class App:
         except RefusedError as error:
             log.warning("no control socket: %s", error)
 
+    def _name_strangers(self) -> None:
+        """An uplink that was taken out of the file, or renamed, keeps its backlog; a person must know."""
+        for cursor in self.spool.status().cursors:
+            if cursor.name not in self._forwarders and cursor.holds:
+                log.warning(
+                    "the spool still holds all that uplink '%s' has not acknowledged, old and new, up to max_bytes,"
+                    " but the file has no such uplink. Was it renamed? Give it its name back",
+                    cursor.name,
+                )
+
     def _say_samples(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         device = request.get("device")
-        if device is not None and device not in self._config.groups:
+        if device is not None and device not in list(self._config.groups):
             raise HeadgateError(f"there is no device '{device}'; there are: {', '.join(self._config.groups)}")
-        return {"samples": [asdict(sample) for sample in self.image.samples(device)]}
+        return {"samples": [{**asdict(s), "value": plain(s.value, s.quality)[0]} for s in self.image.samples(device)]}
 
     def _say_status(self, _request: Mapping[str, Any]) -> Mapping[str, Any]:
         return {

@@ -100,6 +100,7 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
         reading.check_name(name, "gateway", reading.places.value(data, "gateway"))
     if wrong := wrong_topic(prefix, ["gateway"]):
         reading.mistakes.add(reading.places.value(data, "prefix"), f"prefix: {wrong}")
+        prefix = _PREFIX  # what is below it is looked at all the same
     spool = read_spool(_section(data, "spool"), reading.places.locate(data, ["spool"], start, key=True), reading)
     written = _section(data, "uplinks")
     if not written:

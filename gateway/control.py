@@ -10,6 +10,7 @@ The socket has mode 0600: who may open it may also edit the file the gateway run
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -92,7 +93,7 @@ class Control:
                 await asyncio.wait_for(writer.drain(), _IDLE_S)
         except ValueError:  # a line beyond the limit
             log.info("closed a control connection: its request is longer than %d bytes", _LONGEST_LINE)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, RuntimeError):  # RuntimeError: the transport was aborted by an ordered stop
             pass  # the asker went away, or fell asleep: nothing depends on it
         finally:
             self._clients.discard(writer)
@@ -136,7 +137,7 @@ def ask(folder: Path, request: Mapping[str, Any], *, timeout_s: float = 10.0) ->
         raise ControlError(f"{path}: {error.strerror or error}") from error
     if not answer:
         raise ControlError(f"{path}: the gateway closed the connection without an answer")
-    document: dict[str, Any] = orjson.loads(answer)
+    document: dict[str, Any] = json.loads(answer)  # orjson would make floats of integers beyond 64 bits
     if not document.pop("ok"):
         raise ControlError(str(document["error"]))
     return document

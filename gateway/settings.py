@@ -168,7 +168,7 @@ def read_uplinks(data: dict[str, Any], gateway: str, prefix: str, reading: Readi
             continue
         uplink = _uplink(name, section, gateway, prefix, tls)
         for url in uplink.servers:
-            other = taken.setdefault((url, uplink.client_id), name)
+            other = taken.setdefault((str(parse_server(url)).lower(), uplink.client_id), name)
             if other != name:
                 at = reading.places.locate(given, ["client_id"], place)
                 text = f"server and client id '{uplink.client_id}' are those of uplink '{other}' and would push it out"

@@ -99,6 +99,8 @@ class Client:
         self._foreign = metrics.counter("modbus_foreign_answers_total", line=str(endpoint))
         self._stream: Stream | None = None
         self._lost: LineError | None = None
+        self._has_answered = False  # whether this connection was ever of use
+        self._dozed = False  # whether it was closed while nobody asked for anything
         self._reset()
 
     def _reset(self) -> None:
@@ -122,6 +124,7 @@ class Client:
         """Connect and wait as long as the device needs before its first request. Raises LineError."""
         self._reset()
         self._lost = None
+        self._dozed = self._has_answered = False
         self._loop = asyncio.get_running_loop()
         self._stream = await self._endpoint.open(self, timeout_s=self._timeout_s)
         if self._connect_delay_s:
@@ -145,6 +148,8 @@ class Client:
 
         A silence or another failure of the unit as a whole ends it early. Raises LineError.
         """
+        if self._stream is None and self._dozed:
+            await self.open()  # devices close connections that are idle: nothing was missed
         if self._stream is None:
             raise self._lost or LineError(f"{self._endpoint}: not connected", cause="offline")
         exchange = Exchange(requests, timeout_s, gap_s, self._loop.create_future())
@@ -170,6 +175,7 @@ class Client:
                 self._on_stranger(transaction, unit, flight)
                 continue
             del self._flights[transaction]
+            self._has_answered = True
             if self._silences:
                 self._note_life()
             self._settle(flight, flight.request.values_of(pdu))
@@ -180,6 +186,7 @@ class Client:
 
     def on_lost(self, error: LineError) -> None:
         """The peer ended the connection, or the network did."""
+        self._dozed = not self._flights and not self._waiting and self._has_answered
         self._end(error)
 
     def _on_stranger(self, transaction: int, unit: int, flight: _Flight | None) -> None:

@@ -147,6 +147,8 @@ class Driver:
 def endpoint_of(url: str) -> Tcp:
     """The TCP port that a device's url means. Raises ValueError with the cure."""
     cure = f"Use tcp://HOST[:{PORT}]"
+    if "@" in url:  # before anything quotes it
+        raise ValueError(f"a Modbus device knows no login. {cure}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -260,6 +260,8 @@ def _group(
     return ScanGroup.of(device, [s.tag for s in slots], types=types, every_s=every_s, plan=plan, requests=count)
 
 
+_UNSCALED = frozenset({"bits", "bool", "string"})
+
 # --- one tag --------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +270,8 @@ def locate(tag: Tag, options: DeviceOptions) -> Slot:
     address, kind, order = _parts(tag)
     if fault := _misfit(tag, address, kind, order):
         raise ValueError(fault)
+    if tag.is_scaled and kind.name in _UNSCALED:
+        raise ValueError(f"{kind.name} is no number, it cannot be scaled. Take scale and offset out")
     own = TagOptions.model_validate(tag.options) if tag.options else _NO_OPTIONS
     size = _size(kind, own)
     count = 1 if address.table.bits else (size + 1) // 2

@@ -82,11 +82,11 @@ class Scaling:
         if index is None:
             for i, scaler in scalers.items():
                 raw = out[i]
-                if raw is not None:
+                if isinstance(raw, (int, float)):
                     out[i] = scaler(raw)
             return out
         for k, i in enumerate(index):
-            if i in scalers and out[k] is not None:
+            if i in scalers and isinstance(out[k], (int, float)):
                 out[k] = scalers[i](out[k])
         return out
 

@@ -26,6 +26,7 @@ import orjson
 from gateway.cli.subscriber import Subscriber
 from gateway.control import ControlError, ask
 from gateway.errors import RefusedError
+from gateway.quantities import parse_duration
 
 SUMMARY = "Measure values/s, CPU, memory, age and bytes written on simulated devices and a local mosquitto."
 
@@ -38,16 +39,25 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--devices", type=int, default=100, metavar="N", help="simulated devices (default: 100)")
-    parser.add_argument("--tags", type=int, default=100, metavar="N", help="float32 tags of each (default: 100)")
-    parser.add_argument("--every", default="100ms", metavar="TIME", help="poll each device so often (default: 100ms)")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="N", help="measure so long (default: 20)")
+    parser.add_argument(
+        "--devices", type=_between(1, 2000), default=100, metavar="N", help="simulated devices (default: 100)"
+    )
+    parser.add_argument(
+        "--tags", type=_between(1, 2000), default=100, metavar="N", help="float32 tags of each (default: 100)"
+    )
+    parser.add_argument(
+        "--every", type=_period, default="100ms", metavar="TIME", help="poll each device so often (default: 100ms)"
+    )
+    parser.add_argument(
+        "--seconds", type=_between(1, 86400), default=20, metavar="N", help="measure so long (default: 20)"
+    )
     parser.add_argument("--qos", type=int, choices=[0, 1, 2], default=1, help="of the uplink (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start everything, measure, print. Nothing is left behind."""
+    """Start everything, measure, print. Nothing is left behind, also when told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="headgate-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         devices = stack.enter_context(plant(options.devices, options.tags, options.every))
@@ -58,6 +68,25 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(f"{label:<34} {text}" for label, text in _rows(figures)))
     return 0
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def _period(text: str) -> str:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not 0.01 <= seconds <= 60:
+        raise argparse.ArgumentTypeError(f"'{text}' is outside 10ms … 1m")
+    return text
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -56,5 +57,5 @@ def _print(app: App, uplink: str | None) -> None:
         foot = "Add --uplink mqtt://HOST:PORT to publish these values. Ctrl-C ends the demo."
     else:
         foot = f"{app.summary()}. Topics: headgate/{demo.NAME}/#. Ctrl-C ends the demo."
-    clear = _CLEAR if sys.stdout.isatty() else ""
+    clear = _CLEAR if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else ""
     print(f"{clear}{text}\n\n{foot}\n", flush=True)

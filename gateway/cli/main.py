@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from errno import ENOSPC
 from typing import Any
 
 from gateway import __version__
@@ -29,10 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[:1] == ["--version"]:
         print(f"headgate {__version__}")
         return 0
-    wanted = args[0] if args and args[0] in COMMANDS else None
-    parser = _parser([wanted] if wanted else COMMANDS)
-    options = parser.parse_args(args)
-    return _run(options)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # `headgate schema | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
@@ -51,19 +55,33 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(args: list[str]) -> int:
     from gateway.errors import FileError, HeadgateError
 
+    wanted = args[0] if args and args[0] in COMMANDS else None
+    options = _parser([wanted] if wanted else COMMANDS).parse_args(args)
     try:
-        return int(options.work(options))
+        code = int(options.work(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except FileError as error:
-        print(error, file=sys.stderr)
+        _complain(str(error))
         return 2
     except HeadgateError as error:
-        print(f"headgate: {error}", file=sys.stderr)
+        _complain(f"headgate: {error}")
         return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:  # `headgate schema | head`
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        _complain(f"headgate: the output cannot be written: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return code
+
+
+def _complain(text: str) -> None:
+    """Say it on standard error; as an error where the journal reads it."""
+    prefix = "<3>" if os.environ.get("JOURNAL_STREAM") else ""
+    print("\n".join(prefix + line for line in text.splitlines()), file=sys.stderr)

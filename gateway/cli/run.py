@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
         log.warning("%s", mistake)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_run(config))
+        if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
+            # All is said and written. A thread that connects or waits for a name or a disk would hold up the end.
+            logging.shutdown()
+            os._exit(0)
     return 0
 
 

@@ -137,13 +137,6 @@ class Pool:
                 self._disk.unlink(name)
         self._bad = self._bad[-_BAD_KEPT:]
 
-    def drop_spares(self) -> None:
-        """Remove all files without records."""
-        for name in self._spares:
-            with contextlib.suppress(OSError):
-                self._disk.unlink(name)
-        self._spares = []
-
     def plan(self, floor: int) -> Plan:
         """Choose the next segment's file; nothing is taken from anybody yet. Raises OSError where there is none."""
         segments = list(self.segments)
@@ -237,8 +230,8 @@ class Pool:
 
     def _start_growing(self) -> tuple[str, int, int]:
         """Make the file, unless that would take the last of the file system from everybody else."""
-        enough = len(self.segments) + len(self._spares) < _FEWEST
-        if not enough and self._disk.free_bytes() < self._segment_size + _LEFT_FREE:
+        is_needed = len(self.segments) + len(self._spares) < _FEWEST
+        if self._disk.free_bytes() < self._segment_size + (0 if is_needed else _LEFT_FREE):
             raise OSError(ENOSPC, "the file system is nearly full")
         self._spare_number += 1
         name = f"{_SPARE}{self._spare_number}"

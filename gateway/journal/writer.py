@@ -127,8 +127,6 @@ class Writer:
         document, last_time = None, 0
         if slot is not None:
             self._generation, document = slot
-        else:
-            self._pool.drop_spares()  # without state, numbers may repeat: no leftover frame may be near
         for segment in reversed(self.segments):
             newest = self._newest(segment)
             if newest is not None:
@@ -149,20 +147,20 @@ class Writer:
 
     def _newest(self, segment: Segment) -> tuple[Head, Body] | None:
         """The last whole frame of a segment; its bounds are noted on the way."""
-        found = None
         try:
             file = self._disk.open(segment.name)
         except OSError:
             return None
         try:
-            for head in self._scanner.heads(file, segment):
-                segment.last_seq = max(segment.last_seq or 0, head.last_seq)
+            heads = list(self._scanner.heads(file, segment))
+            segment.last_seq = max((head.last_seq for head in heads), default=None)
+            for head in reversed(heads):  # bodies before the last whole one are checked when they are read
                 body = self._scanner.load(file, segment, head)
                 if body is not None:
-                    found = head, body
+                    return head, body
         finally:
             self._disk.close(file)
-        return found
+        return None
 
     def begin(self, *, store: int, start: int, first_seq: int) -> None:
         """Take up the epoch in which all frames from now on are written; its records count from `first_seq`."""

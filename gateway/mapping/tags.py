@@ -16,7 +16,7 @@ from gateway.model import Place, Tag
 from gateway.quantities import format_duration
 from gateway.secrets import BASE
 
-_NOT_NUMBERS = frozenset({"bool", "string"})
+_NOT_NUMBERS = frozenset({"bits", "bool", "string"})
 
 
 @dataclass(frozen=True, slots=True)

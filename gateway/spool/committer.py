@@ -53,6 +53,9 @@ class Owner(Protocol):
     def on_evicted(self, heads: Sequence[Head]) -> None:
         """These frames, the oldest, had to go."""
 
+    def on_unwritten(self, first: int) -> None:
+        """The end has come, and records from that number on are in memory only."""
+
     def on_too_large(self, records: Sequence[Record]) -> None:
         """On the disk, gaps stand in the place of these records."""
 
@@ -273,6 +276,7 @@ class Committer:
             failures += self._failure is not None
         if failures:
             log.error("records %d to %d are lost: the disk fails", self.durable + 1, self._window.head)
+            self._owner.on_unwritten(self.durable + 1)
         self._start_save()
         await self._idle()
         await self._loop.run_in_executor(self._store.writing, self._writer.close)

@@ -81,7 +81,7 @@ class Spool:
         self._committer = Committer(store, self._window, self._cursors, self, rules=rules, clock=clock)
         self._waiting: list[asyncio.Future[None]] = []
         self._durables: list[tuple[int, asyncio.Future[None]]] = []
-        self._is_dropping = False
+        self._is_dropping = self._is_evicting = False
         self._evicted = metrics.counter("spool_evicted_records_total")
         self._dropped = metrics.counter("spool_dropped_records_total")
         metrics.gauge("spool_memory_bytes", lambda: self._window.bytes)
@@ -316,6 +316,8 @@ class Spool:
         self._window.shrink(self._committer.durable, self._ram_bytes // 4)
         if not self._committer.is_degraded:
             self._is_dropping = False
+        if self._cursors.acked >= self._committer.written:
+            self._is_evicting = False
 
     def on_evicted(self, heads: Sequence[Head]) -> None:
         """The oldest records had to go: note it in each cursor that had not acknowledged them."""
@@ -328,12 +330,33 @@ class Spool:
         first, last = heads[0].first_seq, heads[-1].last_seq
         self._window.release(last)
         self._evicted.value += worst
+        if self._is_evicting:
+            return
+        self._is_evicting = True
         log.warning(
             "the spool is full (%d bytes): records %d to %d were given up before all uplinks had them",
             self._limits.max_bytes,
             first,
             last,
         )
+
+    def on_unwritten(self, first: int) -> None:
+        """The disk fails and the end has come: note in each cursor what is lost with our memory."""
+        last = self._window.head
+        record = self._window.record_after(first - 1)
+        time = record.time if record is not None else 0
+        state = self._store.state
+        head = Head(
+            first_seq=first,
+            last_seq=last,
+            count=last - first + 1,
+            min_time=time,
+            max_time=self._clock.wall_ms(),
+            store=state.store,
+            start=state.start,
+        )
+        for cursor in self._cursors.by_name.values():
+            cursor.lost = lose(cursor.lost, cursor.committed, [head])
 
     def on_too_large(self, records: Sequence[Record]) -> None:
         """On the disk, gaps stand in the place of these."""

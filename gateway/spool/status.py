@@ -134,6 +134,7 @@ def _locate(points: Sequence[_Milestone], seq: int) -> _Milestone:
         if point.seq > seq:
             share = max(0.0, (seq - before.seq) / max(1, point.seq - before.seq))
             ordinal = before.ordinal + round(share * (point.ordinal - before.ordinal))
-            return _Milestone(seq, ordinal, before.time + round(share * (point.time - before.time)))
+            time = before.time or point.time  # a store that is new has no time of its earlier runs
+            return _Milestone(seq, ordinal, time + round(share * (point.time - time)))
         before = point
     return before

@@ -43,6 +43,7 @@ class Dialling:
         self._next = list(self._first)
         self._at = 0
         self._rounds = 0
+        self._modern: set[int] = set()  # servers that have spoken MQTT 5: a hang-up of theirs means something else
         self._dice = dice
 
     @property
@@ -62,13 +63,15 @@ class Dialling:
             return self._amend(will_retain=False)
         if code == QOS_NOT_SUPPORTED and now.will_qos:
             return self._amend(will_qos=0)
-        if hung_up and self._first[self._at].version == "5":
+        if hung_up and self._first[self._at].version == "5" and self._at not in self._modern:
             self._amend(version="3.1.1" if now.version == "5" else "5")
         self._at = (self._at + 1) % len(self._next)
         return 0.0 if self._at else self._wait()
 
     def lost(self, held_s: float) -> float:
         """A connection that held for so long is gone; seconds to wait before the next attempt, at the first server."""
+        if self.attempt.version == "5":
+            self._modern.add(self._at)
         self._next[self._at] = self._first[self._at]
         self._at = 0
         if held_s >= STABLE_AFTER_S:

@@ -54,13 +54,14 @@ class Server:
 
 def parse_server(url: str) -> Server:
     """The server an `mqtt://` or `mqtts://` url names. Raises ValueError with the cure."""
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS:
-        raise ValueError(f"'{url}' is no server: write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")
-    if "@" in parts.netloc:
+    if "@" in url:  # before anything quotes it
         raise ValueError("a url here carries no login: put it under `username` and `password`")
+    parts = urlsplit(url)
+    shown = url.partition("?")[0].partition("#")[0]  # what follows may be a token
+    if parts.scheme not in _PORTS:
+        raise ValueError(f"'{shown}' is no server: write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(f"'{url}': nothing may follow the port")
+        raise ValueError(f"'{shown}': nothing may follow the port")
     try:
         port = parts.port
     except ValueError:

@@ -461,3 +461,45 @@ def test_every_example_is_clean(path):
     config = load(path)
     assert config.devices
     assert config.warnings == ()
+
+
+PLANT = "\ndevices: {a: {driver: modbus, url: 'tcp://h', tags: {x: holding:1}}}\n"
+
+
+@pytest.mark.parametrize("prefix", ["'{device}'", "''", "'a b+c'"])
+def test_a_wrong_prefix_beside_an_uplink_is_one_mistake(wrong, prefix):
+    (mistake,) = wrong(f"gateway: g\nprefix: {prefix}\nuplinks: {{u: {{url: 'mqtt://h'}}}}" + PLANT)
+    assert mistake.startswith("gw.yaml:2:9: prefix: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gateway: g\nuplinks: {u: {url: 'tcp://u:S3cr3t@h:1883'}}" + PLANT,
+        "gateway: g\nuplinks: {u: {url: 'u:S3cr3t@h:1883'}}" + PLANT,
+        "gateway: g\nuplinks: {u: {url: 'mqtt://h/x?password=S3cr3t'}}" + PLANT,
+        "gateway: g\ndevices: {a: {driver: modbus, url: 'tcp://u:S3cr3t@h', tags: {x: holding:1}}}",
+    ],
+)
+def test_a_password_in_a_url_is_never_quoted(wrong, text):
+    mistakes = wrong(text)
+    assert mistakes
+    assert "S3cr3t" not in str(mistakes)
+
+
+def test_one_server_spelled_in_two_ways_is_still_one(wrong):
+    (mistake,) = wrong("gateway: g\nuplinks: {a: {url: 'mqtt://localhost'}, b: {url: 'mqtt://LOCALHOST:1883'}}" + PLANT)
+    assert "would push it out" in mistake
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "{address: holding:1, type: bits, scale: 2}",
+        "{address: coil:5, scale: 2}",
+        "{address: 'holding:1.3', offset: 1}",
+    ],
+)
+def test_what_is_no_number_cannot_be_scaled(wrong, tag):
+    (mistake,) = wrong(f"gateway: g\ndevices: {{a: {{driver: modbus, url: 'tcp://h', tags: {{x: {tag}}}}}}}")
+    assert "scale" in mistake or "offset" in mistake

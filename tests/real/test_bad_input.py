@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,51 @@ def test_a_port_that_speaks_something_else_gives_no_value(running, answer):
     thread.join(5)
 
 
+def test_a_device_that_closes_idle_connections_is_not_offline(running, wait_for):
+    """It answers one request a connection, as small devices do, and hangs up."""
+    served = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    request = connection.recv(12)
+                    if request:
+                        connection.sendall(request[:4] + b"\0\x07" + request[6:8] + b"\x04" + b"\x42\x28\0\0")
+                        served.append(1)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        process, log = running(SAMPLE.format(port=listener.getsockname()[1]), "device 'boiler' is online")
+        wait_for(lambda: len(served) > 20, "twenty polls", 20)
+        stop(process)
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    assert "offline" not in log()
+
+
+def test_a_stop_does_not_wait_for_a_server_that_does_not_answer(running):
+    """Its queue of connections is full: the kernel drops what comes, as a link that is gone does."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for s in waiting:
+            s.setblocking(False)
+            s.connect_ex(listener.getsockname())
+        url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+        process, _ = running(SAMPLE.format(port=1) + f"uplinks: {{u: {{url: '{url}'}}}}\n", "is offline")
+        before = time.monotonic()
+        stop(process)
+        assert time.monotonic() - before < 5
+        for s in waiting:
+            s.close()
+
+
 def test_a_spool_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "headgate-data").write_text("a file where a folder should be")
     (tmp_path / "plant.yaml").write_text(SAMPLE.format(port=502))
@@ -172,6 +218,29 @@ def test_on_a_full_disk_the_gateway_stays_up_says_so_once_and_recovers(
     wait_for(lambda: "the spool's disk works again" in log(), "the spool to recover", 30)
     stop(process)
     assert log().count("the spool's disk fails") == 1
+
+
+def test_what_a_failing_disk_costs_at_a_stop_is_told_as_a_gap(
+    need, running, small_disk, simulated, free_port, start, listening, wait_for, tmp_path
+):
+    need("mosquitto", "mosquitto_sub")
+    folder, resize = small_disk
+    port = free_port()
+    text = simulated + f"spool: {{path: {folder}/spool}}\nuplinks: {{u: {{url: 'mqtt://127.0.0.1:{port}'}}}}\n"
+    process, log = running(text, "is online", "the spool's disk fails")
+    stop(process)
+    assert "are lost: the disk fails" in log()
+    resize("64m")
+    (tmp_path / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    start("/usr/sbin/mosquitto", "-c", str(tmp_path / "mosquitto.conf"), name="mosquitto")
+    wait_for(lambda: listening(port), "mosquitto to listen")
+    start("mosquitto_sub", "-p", str(port), "-t", "headgate/plant/log", "-C", "1", name="gap")
+    process, _ = running(text, "connected to")
+    wait_for(lambda: (tmp_path / "gap.log").read_text().endswith("\n"), "the gap", 20)
+    stop(process)
+    gap = json.loads((tmp_path / "gap.log").read_text())
+    assert gap["event"] == "gap"
+    assert gap["count"] == gap["last"] - gap["first"] + 1 > 1
 
 
 def test_a_damaged_segment_costs_itself_and_the_start_succeeds(running, simulated, tmp_path, free_port, wait_for):

@@ -650,7 +650,7 @@ def test_urls_of_the_same_line_have_the_same_key(url, port):
         ("tcp://host:abc", "Use tcp://HOST[:502]"),
         ("tcp://host/unit/1", "nothing else"),
         ("tcp://host?unit=1", "nothing else"),
-        ("tcp://user@host", "nothing else"),
+        ("tcp://user@host", "knows no login"),
         ("tcp://[::1", "Use tcp://HOST[:502]"),
     ],
 )

@@ -37,9 +37,9 @@ def store(target: bytearray, data: bytes, offset: int) -> None:
 class SimulatedDisk:
     """`cut_at`: the power fails at that operation (1 = the first), in the middle of it. `operations` counts them.
 
-    `fault(operation, name)` may return an OSError to raise. `room` bounds the sum of all
-    files, `free` is what the file system says is left; `bad_blocks`, by name and number, cannot be read. `liar` answers a flush
-    without doing it. `gate`, when given, must be set for an `fdatasync` to return.
+    `fault(operation, name)` may return an OSError to raise; `bad_blocks`, by name and number, cannot be read. `room`
+    bounds the sum of all files, `free` is what the file system says is left. `liar` answers a flush without doing it.
+    `gate`, when given, must be set for an `fdatasync` to return.
     """
 
     def __init__(self, *, cut_at: int = 0, seed: int = 0, room: int = 1 << 40) -> None:

@@ -45,8 +45,9 @@ def test_beyond_max_bytes_the_oldest_segments_go_and_each_cursor_is_told(bench, 
             assert (cause, first, count) == ("evicted", 1, last)
             assert found[1:] == list(range(last + 1, 401))
             assert status.evicted == last
+            spool.commit(ahead, 65)  # a late acknowledgement: the rest is lost all the same
             found = bench.numbers(await bench.drain(spool, ahead))
-            assert found == [("evicted", 61, last, last - 60), *range(last + 1, 401)]
+            assert found == [("evicted", 66, last, last - 65), *range(last + 1, 401)]
             assert spool.status().state == "ok"
         assert any("were given up" in r.message and r.levelno == logging.WARNING for r in caplog.records)
 
@@ -198,6 +199,52 @@ def test_a_gap_in_memory_is_told_only_to_those_who_lost_something(virtual_bench,
             disk.fault = works
 
     run_virtual(main())
+
+
+def test_a_gap_in_memory_begins_behind_what_a_reader_has_seen(virtual_bench, run_virtual, make_disk):
+    async def main():
+        disk = make_disk()
+        async with virtual_bench.opened(disk, ram_bytes=40_000) as spool:
+            cursor = spool.cursor("cloud")
+            disk.fault = failing("fdatasync")
+            for n in range(1, 51):
+                spool.append(virtual_bench.batch(n))
+            await spool.read(cursor, 40)
+            spool.commit(cursor, 20)
+            for n in range(51, 501):
+                spool.append(virtual_bench.batch(n))
+                await asyncio.sleep(0.1)
+            found = virtual_bench.numbers(await virtual_bench.drain(spool, cursor, commit=False))
+            cause, first, last, count = found[0]
+            assert (cause, first, count) == ("memory", 41, last - 40)
+            cursor.rewind()
+            assert virtual_bench.numbers(spool.take(cursor, 1)) == [("memory", 21, last, last - 20)]
+            disk.fault = works
+
+    run_virtual(main())
+
+
+def test_what_the_writer_has_in_its_hands_is_not_dropped(bench, make_disk):
+    async def main():
+        disk = make_disk()
+        async with bench.opened(disk, ram_bytes=40_000, commit_interval_s=0.005) as spool:
+            cursor = spool.cursor("cloud")
+            await bench.until(lambda: any(n.startswith("spare") for n in disk.names_now), "the spare")
+            await bench.until(lambda: spool._committer._job is None, "silence")
+            disk.gate = threading.Event()
+            for n in range(1, 11):
+                spool.append(bench.batch(n))
+            await bench.until(lambda: disk.log[-1][0] == "pwrite" and disk.log[-1][1].endswith(".seg"), "the write")
+            for n in range(11, 501):
+                spool.append(bench.batch(n))
+            disk.gate.set()
+            await spool.durable()
+            found = bench.numbers(await bench.drain(spool, cursor))
+            assert found[:10] == list(range(1, 11))
+            assert found[10][:2] == ("memory", 11)
+            assert spool.status().dropped == found[10][3]
+
+    asyncio.run(main())
 
 
 def test_a_disk_that_stalls_leaves_memory_flat_and_the_loop_awake(bench, make_disk):

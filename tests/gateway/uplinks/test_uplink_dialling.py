@@ -100,3 +100,11 @@ def test_a_will_the_server_cannot_take_asks_for_less():
 @pytest.mark.parametrize("code", [0x86, 0x87, 0x88, 0x89])
 def test_any_other_refusal_waits(code):
     assert dialling().failed(code, hung_up=False) == 2
+
+
+def test_a_server_that_has_spoken_mqtt_5_is_not_asked_for_less_when_it_hangs_up():
+    d = dialling()
+    d.lost(1000.0)
+    for _ in range(3):
+        d.failed(0, hung_up=True)
+        assert d.attempt.version == "5"
