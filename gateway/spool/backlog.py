@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from gateway.journal.frame import EPOCH_START, Head
 from gateway.journal.reader import Found, Place, Reader
 from gateway.model import Definition
+from gateway.spool.cursor import Losses
 from gateway.spool.record import Gap, Record, decode, gap_record
 
 log = logging.getLogger("headgate.spool")
@@ -24,11 +25,11 @@ _MOST_DEFINITIONS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a cursor asks for: `n` records above `position`; `lost` is what it must be told of first."""
+    """What a cursor asks for: `n` records above `position`, and on the way to be told of its `losses`."""
 
     position: int
     holds: bool
-    lost: Record | None
+    losses: Losses
     place: Place | None
     n: int
 
@@ -52,13 +53,15 @@ class Backlog:
         """The next records above the position, as far as the disk has them; none means there are no more."""
         fetched = Fetched(place=request.place)
         position, size = request.position, 0
-        if request.lost is not None and request.lost.gap is not None and request.lost.seq > position:
-            fetched.records.append(gap_record(request.lost.gap.after(position), request.lost.epoch))
-            position = request.lost.seq
         for _ in range(_MOST_FRAMES):
             if len(fetched.records) >= request.n or size > _MOST_BYTES:
                 break
             found = self._reader.after(position, fetched.place)
+            loss = _loss(found, position, request.losses)
+            if loss is not None:
+                fetched.records.append(loss)
+                position = loss.seq
+                continue
             hole = _hole(found, position)
             if hole is not None:
                 fetched.records.append(hole)
@@ -119,6 +122,16 @@ def _deliver(records: list[Record], record: Record, position: int, head: Head, *
             records.append(gap_record(gap, record.epoch))
     records.append(record)
     return record.seq
+
+
+def _loss(found: Found, position: int, losses: Losses) -> Record | None:
+    """The next of the losses, if it comes before what was found. What is on the disk after all is handed out."""
+    loss = next((loss for loss in losses if loss.gap.last_seq > position), None)
+    if loss is None or (found.head is not None and found.head.first_seq <= loss.gap.last_seq):
+        return None
+    if found.damaged is not None and position < found.damaged.last_seq < loss.gap.first_seq:
+        return _lost(found.damaged, max(found.damaged.first_seq, position + 1))
+    return gap_record(loss.gap.after(position), loss.epoch)
 
 
 def _hole(found: Found, position: int) -> Record | None:

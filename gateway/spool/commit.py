@@ -55,7 +55,7 @@ class Commit:
     def lose(self, heads: Sequence[Head]) -> None:
         """Note in every cursor what it loses with these frames."""
         self.evicted += heads
-        marks = tuple(Mark(m.name, m.holds, m.committed, lose(m.lost, m.committed, heads)) for m in self._state.marks)
+        marks = tuple(Mark(m.name, m.holds, m.committed, lose(m.losses, m.committed, heads)) for m in self._state.marks)
         self._state = replace(self._state, marks=marks)
 
     def document(self) -> bytes:

@@ -12,33 +12,45 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
 from gateway.journal.frame import Head
 from gateway.journal.reader import Place
-from gateway.spool.record import Gap, Record, gap_record
+from gateway.spool.record import Gap, Record
 
 MOST_CURSORS = 64  # their document must fit into a slot
 _NOBODY = 1 << 64
+_MOST_LOSSES = 4  # of a cursor, that cannot be told as one: a disk that fails at four stops in a row
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A gap that a cursor must be told of, and the epoch it happened in."""
+
+    epoch: str
+    gap: Gap
+
+
+Losses: TypeAlias = tuple[Loss, ...]
 
 
 class Cursor:
     """Where an uplink stands. Made by `Spool.cursor`, and moved by the spool only, except for `rewind`.
 
-    `committed`: everything up to it is acknowledged. `position`: the last record handed out. `lost`: what was evicted
-    before this cursor had acknowledged it, until that has been reported and acknowledged in its turn.
+    `committed`: everything up to it is acknowledged. `position`: the last record handed out. `losses`: what was given
+    up before this cursor had acknowledged it, in order, until that has been reported and acknowledged in its turn.
     """
 
-    __slots__ = ("ahead", "committed", "holds", "is_claimed", "lost", "name", "place", "position")
+    __slots__ = ("ahead", "committed", "holds", "is_claimed", "losses", "name", "place", "position")
 
-    def __init__(self, name: str, *, holds: bool, committed: int, lost: Record | None = None) -> None:
+    def __init__(self, name: str, *, holds: bool, committed: int, losses: Losses = ()) -> None:
         self.name = name
         self.holds = holds
         self.committed = committed
         self.position = committed
-        self.lost = lost
+        self.losses = losses
         self.is_claimed = False
         self.ahead: deque[Record] = deque()  # read from the disk and not handed out yet
         self.place: Place | None = None
@@ -55,7 +67,7 @@ class Cursor:
 
     def mark(self) -> Mark:
         """What is stored of this cursor."""
-        return Mark(self.name, self.holds, self.committed, self.lost)
+        return Mark(self.name, self.holds, self.committed, self.losses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ class Mark:
     name: str
     holds: bool
     committed: int
-    lost: Record | None
+    losses: Losses = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +99,7 @@ class State:
                 "store": f"{self.store:06x}",
                 "start": self.start,
                 "ceiling": self.ceiling,
-                "cursors": [[m.name, m.holds, m.committed, _lost(m.lost)] for m in self.marks],
+                "cursors": [[m.name, m.holds, m.committed, [_row(loss) for loss in m.losses]] for m in self.marks],
             }
         )
 
@@ -98,9 +110,12 @@ class State:
             d = orjson.loads(document)
             if not re.fullmatch("[0-9a-f]{6}", d["store"]):
                 raise ValueError(f"{d['store']!r} is no identity of a store")
-            marks = tuple(Mark(str(n), bool(h), int(c), _found(lost)) for n, h, c, lost in d["cursors"])
+            marks = tuple(
+                Mark(str(name), bool(holds), int(committed), tuple(Loss(str(row[0]), Gap(*row[1:])) for row in rows))
+                for name, holds, committed, rows in d["cursors"]
+            )
             return cls(store=int(d["store"], 16), start=int(d["start"]), ceiling=int(d["ceiling"]), marks=marks)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"the spool's state cannot be read: {error!r}") from error
 
 
@@ -114,7 +129,7 @@ class Cursors:
     __slots__ = ("_counted", "acked", "by_name", "is_held", "low")
 
     def __init__(self, marks: Sequence[Mark], head: int) -> None:
-        self.by_name = {m.name: Cursor(m.name, holds=m.holds, committed=m.committed, lost=m.lost) for m in marks}
+        self.by_name = {m.name: Cursor(m.name, holds=m.holds, committed=m.committed, losses=m.losses) for m in marks}
         self.changed(head)
 
     def changed(self, head: int) -> None:
@@ -145,27 +160,34 @@ class Cursors:
         return tuple(c.mark() for c in self.by_name.values())
 
 
-def _lost(record: Record | None) -> list[Any] | None:
-    if record is None or record.gap is None:
-        return None
-    gap = record.gap
-    return [record.epoch, gap.first_seq, gap.last_seq, gap.first_time, gap.last_time, gap.count, gap.cause]
+def _row(loss: Loss) -> list[Any]:
+    gap = loss.gap
+    return [loss.epoch, gap.first_seq, gap.last_seq, gap.first_time, gap.last_time, gap.count, gap.cause]
 
 
-def _found(row: list[Any] | None) -> Record | None:
-    return None if row is None else gap_record(Gap(*row[1:]), str(row[0]))
+def lose(losses: Losses, committed: int, heads: Sequence[Head]) -> Losses:
+    """A cursor's losses when these frames, the oldest on the disk, are evicted: it had acknowledged up to `committed`.
 
-
-def lose(lost: Record | None, committed: int, heads: Sequence[Head]) -> Record | None:
-    """What a cursor has lost, when these frames, the oldest, are evicted: `lost` and what it had not acknowledged."""
+    Nothing is left on the disk before them, so earlier losses and this one are told as one.
+    """
     for head in heads:
-        done = max(committed, lost.seq if lost is not None else 0)
+        earlier = [loss for loss in losses if committed < loss.gap.last_seq and loss.gap.first_seq <= head.last_seq]
+        done = max(committed, earlier[-1].gap.last_seq if earlier else 0)
         if head.last_seq <= done:  # acknowledged, or a frame that was written twice
             continue
         first = max(head.first_seq, done + 1)
-        count = min(head.count, head.last_seq - first + 1)
-        gap = Gap(first, head.last_seq, head.min_time, head.max_time, count, "evicted")
-        if lost is not None and lost.gap is not None and lost.seq > committed:
-            gap = lost.gap.joined(gap)
-        lost = gap_record(gap, head.epoch)
-    return lost
+        gap = Gap(first, head.last_seq, head.min_time, head.max_time, min(head.count, head.last_seq - done), "evicted")
+        for loss in reversed(earlier):
+            gap = loss.gap.joined(gap)
+        losses = (Loss(head.epoch, gap), *(loss for loss in losses if loss.gap.first_seq > head.last_seq))
+    return losses
+
+
+def lose_tail(losses: Losses, committed: int, gap: Gap, epoch: str) -> Losses:
+    """A cursor's losses when the newest records are lost. Those on the disk before them are still to be handed out."""
+    if gap.last_seq <= committed:
+        return losses
+    gap = gap.after(committed)
+    if losses and losses[-1].epoch == epoch and losses[-1].gap.last_seq + 1 == gap.first_seq:
+        return (*losses[:-1], Loss(epoch, losses[-1].gap.joined(gap)))
+    return (*losses, Loss(epoch, gap))[-_MOST_LOSSES:]

@@ -30,7 +30,7 @@ from gateway.metrics import Metrics
 from gateway.model import Batch
 from gateway.spool.backlog import Backlog, Request
 from gateway.spool.committer import Committer, Rules
-from gateway.spool.cursor import MOST_CURSORS, Cursor, Cursors, lose
+from gateway.spool.cursor import MOST_CURSORS, Cursor, Cursors, lose, lose_tail
 from gateway.spool.record import Gap, Record, gap_record
 from gateway.spool.status import SpoolStatus, describe
 from gateway.spool.store import Store
@@ -262,7 +262,7 @@ class Spool:
     async def _fetch(self, cursor: Cursor, n: int) -> None:
         """Read ahead from the disk, or step over what nobody has any more."""
         position, base = cursor.position, self._window.base
-        request = Request(position, cursor.holds, cursor.lost, cursor.place, n)
+        request = Request(position, cursor.holds, cursor.losses, cursor.place, n)
         loop = asyncio.get_running_loop()
         fetched = await loop.run_in_executor(self._store.reading, self._backlog.fetch, request)
         if cursor.position != position:
@@ -288,8 +288,8 @@ class Spool:
         cursor.committed = seq = min(seq, self._window.head)
         if cursor.position < seq:  # noqa: PLR1730 - once for each record acknowledged: a call would cost more
             cursor.position = seq
-        if cursor.lost is not None and cursor.lost.seq <= seq:
-            cursor.lost = None
+        if cursor.losses and cursor.losses[0].gap.last_seq <= seq:
+            cursor.losses = tuple(loss for loss in cursor.losses if loss.gap.last_seq > seq)
         self._cursors.settle(self._window.head)
         self._settle()
         self._committer.touch()
@@ -323,10 +323,9 @@ class Spool:
         """The oldest records had to go: note it in each cursor that had not acknowledged them."""
         worst = 0
         for cursor in self._cursors.by_name.values():
-            before = cursor.lost.gap.count if cursor.lost is not None and cursor.lost.gap is not None else 0
-            cursor.lost = lose(cursor.lost, cursor.committed, heads)
-            after = cursor.lost.gap.count if cursor.lost is not None and cursor.lost.gap is not None else 0
-            worst = max(worst, after - before)
+            before = sum(loss.gap.count for loss in cursor.losses)
+            cursor.losses = lose(cursor.losses, cursor.committed, heads)
+            worst = max(worst, sum(loss.gap.count for loss in cursor.losses) - before)
         first, last = heads[0].first_seq, heads[-1].last_seq
         self._window.release(last)
         self._evicted.value += worst
@@ -342,21 +341,11 @@ class Spool:
 
     def on_unwritten(self, first: int) -> None:
         """The disk fails and the end has come: note in each cursor what is lost with our memory."""
-        last = self._window.head
-        record = self._window.record_after(first - 1)
-        time = record.time if record is not None else 0
-        state = self._store.state
-        head = Head(
-            first_seq=first,
-            last_seq=last,
-            count=last - first + 1,
-            min_time=time,
-            max_time=self._clock.wall_ms(),
-            store=state.store,
-            start=state.start,
-        )
+        record, last = self._window.record_after(first - 1), self._window.head
+        first_time = record.time if record is not None else 0
+        gap = Gap(first, last, first_time, self._clock.wall_ms(), last - first + 1, "memory")
         for cursor in self._cursors.by_name.values():
-            cursor.lost = lose(cursor.lost, cursor.committed, [head])
+            cursor.losses = lose_tail(cursor.losses, cursor.committed, gap, self.epoch)
 
     def on_too_large(self, records: Sequence[Record]) -> None:
         """On the disk, gaps stand in the place of these."""

@@ -6,15 +6,18 @@ from hypothesis import strategies as st
 
 from gateway.journal.frame import Head
 from gateway.journal.slots import SLOT_SIZE
-from gateway.spool.cursor import MOST_CURSORS, Cursor, Cursors, Mark, State, lose
+from gateway.spool.cursor import MOST_CURSORS, Cursor, Cursors, Loss, Mark, State, lose, lose_tail
 from gateway.spool.record import Gap, gap_record
 
-lost = st.none() | st.builds(
-    lambda first, n: gap_record(Gap(first, first + n, 5, 6, n, "evicted"), "abcdef-2"),
-    st.integers(1, 2**63),
-    st.integers(1, 1000),
-)
-marks = st.builds(Mark, st.text(max_size=64), st.booleans(), st.integers(0, 2**64 - 1), lost)
+losses = st.lists(
+    st.builds(
+        lambda first, n: Loss("abcdef-2", Gap(first, first + n, 5, 6, n, "evicted")),
+        st.integers(1, 2**63),
+        st.integers(1, 1000),
+    ),
+    max_size=3,
+).map(tuple)
+marks = st.builds(Mark, st.text(max_size=64), st.booleans(), st.integers(0, 2**64 - 1), losses)
 states = st.builds(
     State,
     store=st.integers(0, 2**24 - 1),
@@ -43,7 +46,7 @@ def test_the_state_reads_back_as_it_was_written(state):
         b"[1]",
         b'{"store":"xyz","start":1,"ceiling":1,"cursors":[]}',
         b'{"store":"abcdef","start":1,"ceiling":1,"cursors":[[1]]}',
-        b'{"store":"abcdef","start":1,"ceiling":1,"cursors":[["a",true,1,["e",1]]]}',
+        b'{"store":"abcdef","start":1,"ceiling":1,"cursors":[["a",true,1,[["e",1]]]]}',
         b'{"store":7,"start":1,"ceiling":1,"cursors":[]}',
     ],
 )
@@ -53,9 +56,9 @@ def test_anything_else_is_refused(document):
 
 
 def test_as_many_cursors_as_there_may_be_fit_into_a_slot_however_they_are_named():
-    gap = gap_record(Gap(2**63, 2**63 + 5, 2**50, 2**50, 2**40, "overtaken"), "abcdef-4000000000")
-    many = tuple(Mark(f"{n:064d}", True, 2**63, gap) for n in range(MOST_CURSORS))
-    assert len(State(store=1, start=1, ceiling=2**63, marks=many).document()) < SLOT_SIZE // 2
+    loss = Loss("abcdef-4000000000", Gap(2**63, 2**63 + 5, 2**50, 2**50, 2**40, "overtaken"))
+    many = tuple(Mark(f"{n:064d}", True, 2**63, (loss,) * 4) for n in range(MOST_CURSORS))
+    assert len(State(store=1, start=1, ceiling=2**63, marks=many).document()) < SLOT_SIZE - 4096
 
 
 def test_rewind_goes_back_to_what_is_acknowledged():
@@ -69,7 +72,7 @@ def test_rewind_goes_back_to_what_is_acknowledged():
 
 
 def test_what_is_held_follows_from_those_who_hold():
-    cursors = Cursors([Mark("a", True, 5, None), Mark("b", True, 3, None), Mark("c", False, 1, None)], 9)
+    cursors = Cursors([Mark("a", True, 5), Mark("b", True, 3), Mark("c", False, 1)], 9)
     assert (cursors.is_held, cursors.acked, cursors.low) == (True, 3, 3), "nobody reads for c yet"
     cursors.by_name["c"].is_claimed = True
     cursors.changed(9)
@@ -88,21 +91,41 @@ def head(first, last, count=None):
 
 
 def test_a_cursor_loses_what_it_had_not_acknowledged_of_evicted_frames():
-    found = lose(None, 15, [head(1, 10), head(11, 20), head(21, 30)])
-    assert found.gap == Gap(16, 30, 11, 30, 15, "evicted")
-    assert found.seq == 30
-    assert found.epoch == "000001-0"
+    found = lose((), 15, [head(1, 10), head(11, 20), head(21, 30)])
+    assert found == (Loss("000001-0", Gap(16, 30, 11, 30, 15, "evicted")),)
 
 
 def test_losses_add_up_until_they_are_acknowledged():
-    first = lose(None, 15, [head(11, 20)])
-    assert lose(first, 15, [head(21, 30)]).gap == Gap(16, 30, 11, 30, 15, "evicted")
-    assert lose(first, 20, [head(21, 30)]).gap == Gap(21, 30, 21, 30, 10, "evicted")
+    first = lose((), 15, [head(11, 20)])
+    assert [loss.gap for loss in lose(first, 15, [head(21, 30)])] == [Gap(16, 30, 11, 30, 15, "evicted")]
+    assert [loss.gap for loss in lose(first, 20, [head(21, 30)])] == [Gap(21, 30, 21, 30, 10, "evicted")]
 
 
 def test_a_frame_that_was_written_twice_is_lost_once():
-    assert lose(None, 0, [head(1, 10), head(1, 10), head(1, 20)]).gap.count == 20
+    assert lose((), 0, [head(1, 10), head(1, 10), head(1, 20)])[0].gap.count == 20
 
 
 def test_nothing_is_lost_that_was_acknowledged():
-    assert lose(None, 30, [head(11, 20), head(21, 30)]) is None
+    assert lose((), 30, [head(11, 20), head(21, 30)]) == ()
+
+
+def test_a_lost_tail_stands_alone_until_what_is_before_and_behind_it_is_evicted_too():
+    tail = lose_tail((), 5, Gap(11, 20, 11, 20, 10, "memory"), "000001-0")
+    assert tail == (Loss("000001-0", Gap(11, 20, 11, 20, 10, "memory")),)
+    both = lose(tail, 5, [head(1, 8)])
+    assert [(loss.gap.cause, loss.gap.first_seq, loss.gap.last_seq) for loss in both] == [
+        ("evicted", 6, 8),
+        ("memory", 11, 20),
+    ]
+    (all_of_it,) = lose(both, 5, [head(9, 10), head(101, 104)])
+    assert all_of_it.gap == Gap(6, 104, 1, 104, 3 + 2 + 10 + 4, "evicted")
+
+
+def test_lost_tails_are_told_as_one_where_nothing_is_between_them_and_there_is_a_limit_to_them():
+    first = lose_tail((), 0, Gap(11, 20, 1, 2, 10, "memory"), "e-1")
+    assert [loss.gap.last_seq for loss in lose_tail(first, 0, Gap(21, 30, 3, 4, 10, "memory"), "e-1")] == [30]
+    assert len(lose_tail(first, 0, Gap(21, 30, 3, 4, 10, "memory"), "e-2")) == 2
+    assert lose_tail(first, 40, Gap(21, 30, 3, 4, 10, "memory"), "e-2") == first
+    for n in range(2, 20):
+        first = lose_tail(first, 0, Gap(100 * n, 100 * n + 5, 3, 4, 6, "memory"), f"e-{n}")
+    assert len(first) == 4

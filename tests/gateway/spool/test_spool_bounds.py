@@ -113,7 +113,7 @@ def stored(spool):
     from gateway.spool.backlog import Backlog, Request
 
     backlog, position, place, found = Backlog(spool._store.reader), 0, None, []
-    while (fetched := backlog.fetch(Request(position, True, None, place, 1000))).records:
+    while (fetched := backlog.fetch(Request(position, True, (), place, 1000))).records:
         found += fetched.records
         position, place = found[-1].seq, fetched.place
     return found
@@ -372,6 +372,36 @@ def test_closing_on_a_failing_disk_ends_and_says_what_is_lost(bench, make_disk, 
         disk.fault = works
         async with bench.opened(disk.crash()) as spool:
             assert bench.numbers(await bench.drain(spool, spool.cursor("cloud"))) == [1]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_flushed", [False, True], ids=["not on the medium", "on the medium after all"])
+def test_what_a_failing_disk_costs_at_a_stop_is_told_behind_the_backlog_and_not_in_its_place(
+    bench, make_disk, is_flushed
+):
+    async def main():
+        disk = make_disk()
+        for stop in range(3):
+            spool = await bench.open(disk)
+            spool.cursor("cloud")
+            for n in range(100 * stop + 1, 100 * stop + 11):
+                spool.append(bench.batch(n))
+            await spool.durable()
+            disk.fault = lambda what, name: (
+                OSError(errno.EIO, "fails") if what == "fdatasync" and name.endswith(".seg") else None
+            )
+            for n in range(100 * stop + 11, 100 * stop + 21):
+                spool.append(bench.batch(n))
+            await spool.close()
+            disk.fault = works
+            disk = disk.copy() if is_flushed else disk.crash(stop)
+        async with bench.opened(disk) as spool:
+            found = bench.numbers(await bench.drain(spool, spool.cursor("cloud")))
+            told = [n for n in found if isinstance(n, int)]
+            assert [n for n in told if n % 100 <= 10] == [100 * stop + n for stop in range(3) for n in range(1, 11)]
+            lost = [first for cause, first, *_ in (g for g in found if not isinstance(g, int)) if cause == "memory"]
+            assert len(lost) + (len(told) - 30) // 10 == 3, "each tail is there or told of"
 
     asyncio.run(main())
 
