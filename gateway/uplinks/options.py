@@ -75,7 +75,7 @@ def parse_server(url: str) -> Server:
 class Options:
     """One uplink. `servers` are urls, tried in turn from the first. Raises ValueError with the cure.
 
-    `client_id` is `{gateway}-{name}` where none is given (a file always gives one: the gateway's name), `topic` the default of the payload format, and `retain` what
+    `client_id` is `{gateway}-{name}` where none is given, `topic` the default of the payload format, and `retain` what
     fits it: no for `json`, yes for `value`. `prefix` and `topic` are templates, see `topics`. Sizes in bytes, times in
     seconds. `max_packet` limits packets for servers that announce no limit; `max_in_flight` is lowered to 20 for QoS 2
     and to what the server announces. `version` "5" falls back to 3.1.1 where the server refuses it. `holds`: whether

@@ -46,8 +46,8 @@ def ours(devices, port):
 
 @pytest.mark.bench
 @pytest.mark.timeout(900)
-# The goal is set against the standard library's json. With orjson the loop is faster still: it prints the 17 digits of a
-# double where the gateway works out the shortest digits of a float32.
+# The goal is set against the standard library's json. With orjson the loop is faster still: it prints the 17 digits of
+# a double where the gateway works out the shortest digits of a float32.
 @pytest.mark.parametrize(("encoder", "limit"), [("json", 2.0), ("orjson", 3.0)])
 def test_cpu_memory_and_age_stay_near_those_of_a_bare_loop(tmp_path, encoder, limit):
     with bench.plant(100, TAGS, "100ms") as devices, bench.mosquitto(tmp_path) as port:
