@@ -274,6 +274,8 @@ def check_topics(
         at = reading.places.locate(data, [name, "topic"], reading.places.key(data, name))
         users: dict[tuple[str, ...], str] = {}
         for device in listed:
+            if not device.url:
+                continue  # what its fields are is not known: it has mistakes of its own, which are noted
             for word in sorted(words - set(device.fields)):
                 text = f"topic: device '{device.name}' has no field '{word}'. Write it below its fields:"
                 reading.mistakes.add(at, _label(name)(at) + text)

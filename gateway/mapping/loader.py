@@ -301,8 +301,11 @@ class Loader:
         model = mapping_model(driver_name, driver.DeviceOptions)
         self._reading.refuse_unknown(data, MappingEntry, keys_of(model), label, start)
         entry = self._reading.validate(MappingEntry, self._reading.pick(data, keys_of(MappingEntry)), start, label)
-        if entry is None:
-            return None
+        if entry is None:  # its tags, and what the driver makes of its keys, are looked at all the same
+            if not isinstance(data.get("tags"), dict):
+                return None
+            kept = {key: data for key in data if key in keys_of(driver.DeviceOptions)}
+            return _Source(name, str(path), self._reading.overlay(kept), data["tags"])
         if entry.driver not in {None, driver_name}:
             self._mistakes.add(
                 at, f"{path} is a mapping for driver {entry.driver}, the device has driver {driver_name}"

@@ -503,3 +503,17 @@ def test_one_server_spelled_in_two_ways_is_still_one(wrong):
 def test_what_is_no_number_cannot_be_scaled(wrong, tag):
     (mistake,) = wrong(f"gateway: g\ndevices: {{a: {{driver: modbus, url: 'tcp://h', tags: {{x: {tag}}}}}}}")
     assert "scale" in mistake or "offset" in mistake
+
+
+def test_a_mistake_in_a_mapping_file_hides_none_of_its_others(wrong, tmp_path):
+    (tmp_path / "m.yaml").write_text("every: 1\nunit: 999\ntags: {x: {address: holding:1, typ: int16}}\n")
+    mistakes = wrong("gateway: g\ndevices: {a: {driver: modbus, url: 'tcp://h', mapping: m.yaml}}\n")
+    assert [m.partition(": ")[0] for m in mistakes] == ["m.yaml:1:8", "m.yaml:2:7", "m.yaml:3:32"]
+
+
+def test_a_device_with_a_mistake_is_not_said_to_lack_the_fields_it_has(wrong):
+    (mistake,) = wrong(
+        "gateway: g\nuplinks: {u: {url: 'mqtt://h', topic: '{prefix}/{floor}/{device}'}}\n"
+        "devices: {a: {driver: modbus, url: 'tcp://h', every: 5, fields: {floor: f1}, tags: {x: holding:1}}}\n"
+    )
+    assert "every: " in mistake

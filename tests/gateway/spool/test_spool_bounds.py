@@ -402,7 +402,8 @@ def test_what_a_failing_disk_costs_at_a_stop_is_told_behind_the_backlog_and_not_
                 (record,) = await spool.read(cursor, 1)
                 found += bench.numbers([record])
                 spool.commit(cursor, record.seq)
-                await spool.read(cursor, 1) if cursor.position < spool.status().head else None
+                if cursor.position < spool.status().head:
+                    await spool.read(cursor, 1)
                 cursor.rewind()
             assert cursor.losses == ()
             told = [n for n in found if isinstance(n, int)]
