@@ -1,19 +1,21 @@
 """The one place where parts meet: it starts and stops one device line or uplink by name, and all of them in order.
 
-Start: store, control socket, uplinks, lines, ready. Stop: lines (no new samples), uplinks (send what is new, say
-stopped), control socket, store (what is not acknowledged goes to the disk). A part that fails is contained; the others
-go on.
+Start: store, control socket, broker, uplinks, lines, ready. Stop: lines (no new samples), uplinks (send what is new,
+say stopped), broker, control socket, store (what is not acknowledged goes to the disk). A part that fails is contained;
+the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gateway import __version__
 from gateway.acquisition.line import Line
@@ -25,11 +27,16 @@ from gateway.errors import HeadgateError, RefusedError
 from gateway.image import Image
 from gateway.metrics import Metrics
 from gateway.model import Batch, Device, DeviceState
+from gateway.settings.broker import Broker
 from gateway.spool.spool import Spool
 from gateway.supervisor import Supervisor, contained
 from gateway.systemd import Notifier
 from gateway.uplinks.forwarder import Forwarder
 from gateway.uplinks.payload_json import plain
+from gateway.uplinks.tap import Tap
+
+if TYPE_CHECKING:
+    from gateway.broker.embedded import Embedded
 
 log = logging.getLogger("headgate.app")
 
@@ -43,6 +50,9 @@ _WRITER_STUCK_S = 60.0
 
 _STATUS_EVERY_S = 5.0
 
+_OTHER_FILES = 100
+"""Open files beside the broker's connections: devices, uplinks, segments."""
+
 
 class App:
     """One running gateway: entered = started, left = stopped in order. Raises RefusedError where it cannot start."""
@@ -55,6 +65,8 @@ class App:
         self._config = config
         self._notifier = notifier or Notifier({})
         self._stack = AsyncExitStack()
+        self.broker: Embedded | None = None
+        self._tap: Tap | None = None
         self._forwarders: dict[str, Forwarder] = {}
         self._lines: dict[str, Line] = {}
         self._groups = 0
@@ -66,9 +78,13 @@ class App:
     async def __aenter__(self) -> Self:
         file = self._config
         path = file.spool.path
-        self.spool = await Spool.open(path, file.spool.limits, clock=self.clock, metrics=self.metrics)
+        writing = ThreadPoolExecutor(1, "headgate-write")
+        self._stack.callback(writing.shutdown, wait=False)
+        self.spool = await Spool.open(path, file.spool.limits, clock=self.clock, metrics=self.metrics, writing=writing)
         self._stack.push_async_callback(contained, "spool", self._close_spool)
         await self._open_control()
+        if file.broker is not None:
+            await self._start_broker(file.broker, writing)
         for name in file.uplinks:
             self.start_uplink(name)
         for key, devices in file.lines.items():
@@ -138,10 +154,46 @@ class App:
         await contained(f"uplink {name}", lambda: forwarder.stop(_DRAIN_S))
         await self.supervisor.stop(f"uplink {name}", timeout_s=_LINE_STOP_S)
 
+    async def _start_broker(self, asked: Broker, writing: Executor) -> None:
+        """The embedded broker, and the tap that makes the devices live there."""
+        from gateway.broker.access import AccessError  # noqa: PLC0415 - a file without a broker does not pay for one
+        from gateway.broker.embedded import Embedded  # noqa: PLC0415 - likewise
+
+        folder = self._config.spool.path / "broker"
+        try:
+            broker = Embedded(asked.options, folder=folder, writing=writing, clock=self.clock, metrics=self.metrics)
+        except AccessError as error:
+            raise RefusedError(f"broker: {error}") from error
+        _allow_files(asked.options.limits.connections)
+        self.broker = await self._stack.enter_async_context(broker)
+        self._tap = Tap(
+            asked.forms,
+            gateway=self._config.gateway,
+            prefix=self._config.prefix,
+            door=self.broker.door(self._config.gateway),
+            packet_bytes=asked.options.limits.packet_bytes,
+            metrics=self.metrics,
+        )
+        self._tap.online()
+        self._stack.callback(self._tap.stopped)
+        self.supervisor.start("broker listeners", self.broker.run)
+        self._stack.push_async_callback(self.supervisor.stop, "broker listeners", timeout_s=_LINE_STOP_S)
+
+    async def reload(self) -> None:
+        """Read anew what may change while the gateway runs: users, ACL and certificates of the broker."""
+        if self.broker is None:
+            log.info("there is no broker: nothing is read anew")
+        else:
+            await contained("reload", self.broker.reload)
+
     def _sink(self, batch: Batch) -> None:
-        self.spool.append(batch)
+        seq = self.spool.append(batch)
+        if self._tap is not None:
+            self._tap.batch(batch, seq, self.spool.epoch)
 
     def _on_state(self, state: DeviceState) -> None:
+        if self._tap is not None:
+            self._tap.device_changed(state)
         for forwarder in self._forwarders.values():
             forwarder.device_changed(state)
 
@@ -185,6 +237,7 @@ class App:
             "clock": self.clock.state(),
             "devices": [self._device_status(device) for device in self._config.devices],
             "uplinks": [asdict(forwarder.status()) for forwarder in self._forwarders.values()],
+            "broker": None if self.broker is None else self.broker.status(),
             "spool": asdict(self.spool.status()),
             "tasks": [
                 {"name": h.name, "state": h.state, "crashes": h.crashes, "last_error": h.last_error}
@@ -225,3 +278,19 @@ class App:
             where = "connected" if forwarder.status().connected else "not connected"
             parts.append(f"{name} {where}, {waiting[name]} records waiting")
         return "; ".join(parts)
+
+
+def _allow_files(connections: int) -> None:
+    """Each connection is an open file: use what the system grants this process, and say where that is too little."""
+    granted, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if granted == resource.RLIM_INFINITY or granted >= wanted:
+        return
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    if allowed < wanted:
+        log.warning(
+            "broker: the system allows %d open files, limits.connections asks for %d: raise LimitNOFILE= (ulimit -n)",
+            allowed,
+            wanted,
+        )

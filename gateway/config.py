@@ -18,7 +18,9 @@ from gateway.mapping.loader import Loader
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
 from gateway.model import Device, Place, ScanGroup
-from gateway.settings import Spool, check_topics, read_spool, read_uplinks, wrong_topic
+from gateway.settings.broker import Broker, check_live_topics, read_broker
+from gateway.settings.spool import Spool, read_spool
+from gateway.settings.uplinks import check_topics, read_uplinks, wrong_topic
 from gateway.uplinks.options import Options
 
 Drivers = Callable[[str], type[Driver]]
@@ -38,6 +40,7 @@ class Config:
     prefix: str
     spool: Spool
     uplinks: Mapping[str, Options]
+    broker: Broker | None = None
     devices: tuple[Device, ...]
     groups: Mapping[str, tuple[ScanGroup, ...]]
     lines: Mapping[LineKey, tuple[Device, ...]]
@@ -47,14 +50,17 @@ class Config:
 class GatewayFile(Section):
     """The file that says what a gateway does: its devices, its uplinks, and the queue between them."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"broker", "http"})
+    later: ClassVar[frozenset[str]] = frozenset({"http"})
 
     gateway: str = Field(description="The gateway's name everywhere: client id, topics, metrics.")
     prefix: str = Field(_PREFIX, description="What every topic begins with; by default headgate/{gateway}.")
     spool: dict[str, Any] | None = Field(None, description="The durable queue between the devices and the uplinks.")
     uplinks: dict[str, Any] | None = Field(None, description="Where values go: MQTT sessions by name, any number.")
+    broker: dict[str, Any] | None = Field(None, description="The embedded MQTT broker; without the key there is none.")
     templates: dict[str, Any] | None = Field(None, description="Devices with holes, by name, for fleets of equal ones.")
-    devices: dict[str, Any] = Field(min_length=1, description="Where values come from: the devices by name.")
+    devices: dict[str, Any] = Field(
+        default_factory=dict, description="Where values come from: the devices by name. A broker alone needs none."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,7 @@ class _Draft:
     prefix: str
     spool: Spool | None
     uplinks: Mapping[str, Options]
+    broker: Broker | None
     devices: tuple[Device, ...]
     keys: Mapping[str, LineKey]
     urls: Mapping[str, Place]
@@ -101,19 +108,28 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
     if wrong := wrong_topic(prefix, ["gateway"]):
         reading.mistakes.add(reading.places.value(data, "prefix"), f"prefix: {wrong}")
         prefix = _PREFIX  # what is below it is looked at all the same
+    if file is not None and not file.devices and "broker" not in data:
+        at = reading.places.locate(data, ["devices"], start, key=True) if "devices" in data else start
+        reading.mistakes.add(at, "there are no devices. Write at least one below devices:, or a broker:")
     spool = read_spool(_section(data, "spool"), reading.places.locate(data, ["spool"], start, key=True), reading)
     written = _section(data, "uplinks")
-    if not written:
-        reading.mistakes.warn(start, "there are no uplinks: values go nowhere. Add a section uplinks:")
+    broker = None
+    if "broker" in data and (data["broker"] is None or isinstance(data["broker"], dict)):
+        broker = read_broker(data["broker"], reading.places.locate(data, ["broker"], start, key=True), reading)
+    elif not written:
+        reading.mistakes.warn(start, "there are no uplinks: values go nowhere. Add a section uplinks: or broker:")
     uplinks = read_uplinks(written, name, prefix, reading)
     loader = Loader(reading)
     devices = tuple(loader.devices(_section(data, "devices"), _section(data, "templates")))
     check_topics(uplinks, devices, written, reading)
+    if broker is not None:
+        check_live_topics(broker, devices, _section(data, "broker"), reading)
     return _Draft(
         gateway=name,
         prefix=prefix.replace("{gateway}", name),
         spool=spool,
         uplinks=uplinks,
+        broker=broker,
         devices=devices,
         keys=loader.lines,
         urls=loader.urls,
@@ -132,6 +148,7 @@ def _compiled(draft: _Draft, reading: Reading) -> Config:
         prefix=draft.prefix,
         spool=cast(Spool, draft.spool),  # None came with a mistake
         uplinks=draft.uplinks,
+        broker=draft.broker,
         devices=draft.devices,
         groups=groups,
         lines=lines,

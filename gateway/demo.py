@@ -5,6 +5,7 @@ Nothing is written outside the folder it is handed, and nothing is left running.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from gateway.model import GOOD, DeviceState, Value
 
 NAME = "demo"
 
+PORT = 1883
 _WIDTHS = (14, 16, 14, 8, 16, 6)
 _HEAD = ("DEVICE", "TAG", "VALUE", "UNIT", "QUALITY", "AGE")
 
@@ -31,12 +33,27 @@ async def simulated() -> AsyncIterator[dict[str, Any]]:
         yield devices
 
 
-def document(devices: Mapping[str, Any], uplink: str | None) -> dict[str, Any]:
-    """The whole gateway file of the demo; `uplink` is a broker's url, or None for offline."""
-    file: dict[str, Any] = {"gateway": NAME, "devices": dict(devices)}
+def document(devices: Mapping[str, Any], listen: str, uplink: str | None) -> dict[str, Any]:
+    """The whole gateway file of the demo. `listen` is its own broker's address, `uplink` another broker's url."""
+    file: dict[str, Any] = {
+        "gateway": NAME,
+        "broker": {"listen": listen, "payload": ["json", "value"]},
+        "devices": dict(devices),
+    }
     if uplink is not None:
         file["uplinks"] = {"broker": {"url": uplink}}
     return file
+
+
+def listener() -> str:
+    """Where the demo's broker listens: MQTT's own port, or any free one where that is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PORT))
+        except OSError:
+            return "mqtt://127.0.0.1:0"
+    return f"mqtt://127.0.0.1:{PORT}"
 
 
 def table(samples: Iterable[Sample], states: Mapping[str, DeviceState], now_ms: int) -> str:

@@ -92,6 +92,7 @@ def _facts(config: Config) -> dict[str, Any]:
             {"name": u.name, "urls": u.servers, "payload": u.payload, "topic": u.topic, "qos": u.qos, "holds": u.holds}
             for u in config.uplinks.values()
         ],
+        "broker": None if config.broker is None else {"listen": [str(a) for a in config.broker.options.listen]},
     }
 
 
@@ -123,6 +124,10 @@ def _summary(config: Config) -> list[str]:
         lines.append(
             f"uplink {uplink.name}: {', '.join(uplink.servers)}, {uplink.payload} to {topic}, qos {uplink.qos}"
         )
+    if config.broker is not None:
+        options = config.broker.options
+        who = "anybody may enter" if not options.asks_who else "with users"
+        lines.append(f"broker: {', '.join(map(str, options.listen))}, {who}")
     lines.append(f"spool: {config.spool.path}")
     return lines
 

@@ -42,7 +42,7 @@ async def _show(options: argparse.Namespace, folder: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with demo.simulated() as devices:
-        file = config.from_mapping(demo.document(devices, options.uplink), base=folder)
+        file = config.from_mapping(demo.document(devices, demo.listener(), options.uplink), base=folder)
         async with App(file) as app:
             ends = None if options.seconds is None else loop.time() + options.seconds
             while not stop.is_set() and (ends is None or loop.time() < ends):
@@ -53,9 +53,16 @@ async def _show(options: argparse.Namespace, folder: Path) -> None:
 
 def _print(app: App, uplink: str | None) -> None:
     text = demo.table(app.image.samples(), app.image.states, app.clock.wall_ms())
-    if uplink is None:
-        foot = "Add --uplink mqtt://HOST:PORT to publish these values. Ctrl-C ends the demo."
-    else:
-        foot = f"{app.summary()}. Topics: headgate/{demo.NAME}/#. Ctrl-C ends the demo."
+    foot = f"{_how_to_listen(app)}\nCtrl-C ends the demo."
+    if uplink is not None:
+        foot = f"{app.summary()}.\n{foot}"
     clear = _CLEAR if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else ""
     print(f"{clear}{text}\n\n{foot}\n", flush=True)
+
+
+def _how_to_listen(app: App) -> str:
+    bound = () if app.broker is None else app.broker.bound
+    if not bound:
+        return "The demo's broker could not listen."
+    port = "" if bound[0].port == demo.PORT else f" -p {bound[0].port}"
+    return f"The same values live: mosquitto_sub -h 127.0.0.1{port} -t 'headgate/{demo.NAME}/#' -v"

@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway import __version__
 
-COMMANDS = ("run", "check", "demo", "init", "schema", "read", "status", "bench")
+COMMANDS = ("run", "check", "demo", "init", "schema", "read", "status", "passwd", "doctor", "bench")
 
 _INTERRUPTED = 130
 

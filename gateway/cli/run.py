@@ -68,7 +68,15 @@ async def _run(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with App(config, notifier=Notifier()):
+    async with App(config, notifier=Notifier()) as app:
+        reloading: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = asyncio.create_task(app.reload(), name="reload")
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         # What is there now stays: tags, plans, modules. Looking through it again and again would hold up the loop.
         gc.collect()
         gc.freeze()

@@ -38,11 +38,13 @@ def gateway_file(drivers: Mapping[str, type[Driver]]) -> dict[str, Any]:
     """The schema of a gateway file, composed with these drivers' keys."""
     from gateway.config import GatewayFile
     from gateway.mapping.schema import NAME, RESERVED_DEVICES, TemplateEntry, TemplateUse, device_model
-    from gateway.settings import SpoolSection, UplinkSection
+    from gateway.settings.broker import BrokerSection
+    from gateway.settings.spool import SpoolSection
+    from gateway.settings.uplinks import UplinkSection
 
     devices = {name: device_model(name, driver.DeviceOptions) for name, driver in drivers.items()}
     refs, definitions = _definitions(
-        {"file": GatewayFile, "spool": SpoolSection, "uplink": UplinkSection}
+        {"file": GatewayFile, "spool": SpoolSection, "uplink": UplinkSection, "broker": BrokerSection}
         | {"template": TemplateEntry, "use": TemplateUse}
         | {f"device {name}": model for name, model in devices.items()},
         drivers,
@@ -62,6 +64,7 @@ def gateway_file(drivers: Mapping[str, type[Driver]]) -> dict[str, Any]:
     names = {"pattern": f"^{NAME}$"}
     sections["gateway"] |= names
     sections["spool"] |= {"anyOf": [refs["spool"], {"type": "null"}]}
+    sections["broker"] |= {"anyOf": [refs["broker"], {"type": "null"}]}
     sections["uplinks"] |= {"anyOf": [_named(refs["uplink"], names), {"type": "null"}]}
     sections["templates"] |= {"anyOf": [_named(refs["template"], names), {"type": "null"}]}
     sections["devices"] |= _named({"$ref": "#/$defs/Device"}, names | {"not": {"enum": sorted(RESERVED_DEVICES)}})

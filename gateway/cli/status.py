@@ -11,7 +11,7 @@ import orjson
 from gateway.config import load
 from gateway.control import ask
 
-SUMMARY = "Show how the running gateway fares: devices, uplinks, spool."
+SUMMARY = "Show how the running gateway fares: devices, uplinks, broker, spool."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,8 @@ def _lines(status: dict[str, Any]) -> list[str]:
             f"  uplink {uplink['name']}: {where}; {uplink['acknowledged']} records acknowledged,"
             f" {records} waiting (the oldest for {age_s:.0f} s)"
         )
+    if status["broker"] is not None:
+        lines.append(_broker(status["broker"]))
     lines.append(
         f"  spool: {spool['state']}, {spool['used_bytes']} of {spool['max_bytes']} bytes used,"
         f" {spool['bytes_written']} bytes in {spool['flushes']} flushes written since the start"
@@ -54,3 +56,16 @@ def _lines(status: dict[str, Any]) -> list[str]:
         if t["crashes"]
     ]
     return lines
+
+
+def _broker(status: dict[str, Any]) -> str:
+    figures = status["figures"]
+    where = f"on {', '.join(status['listen']) or 'nothing'}"
+    if status["missing"]:
+        where += f", cannot listen on {', '.join(status['missing'])}"
+    failing = "; its store fails: see the log" if figures["store_failing"] else ""
+    return (
+        f"  broker: {where}; {figures['clients_connected']:.0f} clients, {figures['sessions']:.0f} sessions,"
+        f" {figures['retained_messages']:.0f} retained; {figures['messages_received_total']:.0f} messages in,"
+        f" {figures['messages_sent_total']:.0f} out, {figures['messages_dropped_total']:.0f} dropped{failing}"
+    )

@@ -109,7 +109,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tu
     strange = {str(d["loc"][-1]) for d in details if d["type"] == "extra_forbidden"}
     for detail in details:
         path = detail["loc"]
-        name = str(path[-1]) if path else ""
+        name = next((part for part in reversed(path) if isinstance(part, str)), "")  # an entry of a list has its key's
         if detail["type"] == "missing" and get_close_matches(name, strange, 1, 0.6):
             continue
         if detail["type"] == "extra_forbidden":
@@ -219,11 +219,11 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _choices(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """What a field with a fixed choice takes, from its JSON Schema."""
-    field = _field_at(model, path)
+    field = _field_at(model, path[:-1] if path and isinstance(path[-1], int) else path)
     if field is None:
         return []
     schema = TypeAdapter(field.annotation).json_schema()
-    branches = schema.get("anyOf", [schema])
+    branches = [branch.get("items", branch) for branch in schema.get("anyOf", [schema])]
     return [
         show(word).strip("'")
         for branch in branches

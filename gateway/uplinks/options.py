@@ -12,7 +12,7 @@ from gateway.uplinks.topics import check_template
 Version: TypeAlias = Literal["5", "3.1.1"]
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-_TOPICS = {"json": "{prefix}/{device}", "value": "{prefix}/{device}/{tag}"}
+DEFAULT_TOPICS = {"json": "{prefix}/{device}", "value": "{prefix}/{device}/{tag}"}
 
 
 class Secret(Protocol):
@@ -106,7 +106,7 @@ class Options:
         if not self.client_id:
             object.__setattr__(self, "client_id", f"{self.gateway}-{self.name}")
         if not self.topic:
-            object.__setattr__(self, "topic", _TOPICS[self.payload])
+            object.__setattr__(self, "topic", DEFAULT_TOPICS[self.payload])
         if self.holds is None:
             object.__setattr__(self, "holds", self.qos > 0)
         if self.retain is None:

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import socket
 import time
 
 import pytest
@@ -35,6 +36,64 @@ def test_status_tells_of_devices_uplinks_spool_and_tasks(tmp_path):
     assert [u["name"] for u in status["uplinks"]] == ["u"]
     assert [c["name"] for c in status["spool"]["cursors"]] == ["u"]
     assert {t["name"] for t in status["tasks"]} == {"watch", f"line {DEAD}", "uplink u"}
+
+
+def test_a_broker_is_told_of_with_its_figures(tmp_path):
+    file = config(tmp_path, broker={"listen": "mqtt://127.0.0.1:0"})
+    (status,) = inside(App(file), lambda _: ask(file.spool.path, {"do": "status"}))
+    assert status["broker"]["listen"][0].startswith("mqtt://127.0.0.1:")
+    assert status["broker"]["missing"] == []
+    assert status["broker"]["figures"]["clients_connected"] == 0
+    assert {t["name"] for t in status["tasks"]} >= {"broker listeners"}
+
+
+def test_a_port_that_is_taken_costs_the_broker_and_nothing_else(tmp_path, caplog):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"mqtt://127.0.0.1:{other.getsockname()[1]}"
+        file = config(tmp_path, broker={"listen": [taken, "mqtt://127.0.0.1:0"]})
+        (status,) = inside(App(file), lambda _: ask(file.spool.path, {"do": "status"}))
+    assert status["broker"]["missing"] == [taken]
+    assert len(status["broker"]["listen"]) == 1
+    assert [r.getMessage() for r in caplog.records if "cannot listen" in r.getMessage()]
+
+
+def test_values_are_live_on_the_broker_and_its_status_is_retained(tmp_path):
+    file = config(tmp_path, broker={"listen": "mqtt://127.0.0.1:0"})
+    heard = []
+
+    def listen(app):
+        app.broker.door("ear").subscribe("headgate/g/#", lambda m: heard.append((m.topic, m.payload, m.retain)))
+        app._sink(Batch(file.groups["a"][0], 1, [7]))
+
+    async def scenario():
+        async with App(file) as app:
+            listen(app)
+
+    asyncio.run(scenario())
+    assert [m for m in heard if m[0] == "headgate/g/a" and b'"values":{"x":7}' in m[1]]
+    assert heard[-1] == ("headgate/g/status", b'{"state":"stopped"}', True)
+
+
+def test_reload_reads_users_anew_and_a_broken_file_changes_nothing(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    users = tmp_path / "users"
+    users.write_text("")
+    file = config(tmp_path, broker={"listen": "mqtt://127.0.0.1:0", "users": "users"})
+
+    async def scenario():
+        async with App(file) as app:
+            users.write_text("nonsense:plain")
+            await app.reload()
+            users.write_text("")
+            await app.reload()
+
+    asyncio.run(scenario())
+    told = [r.getMessage() for r in caplog.records if "read anew" in r.getMessage()]
+    assert len(told) == 2
+    assert told[0].startswith("not read anew")
+    assert "users:1" in told[0]
 
 
 def test_integers_beyond_64_bits_can_be_read(tmp_path):

@@ -148,18 +148,17 @@ def test_version_5_may_be_a_number(written):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("gateway: g", "gw.yaml:1:1: 'devices' is missing. Where values come from"),
+        ("gateway: g", "gw.yaml:1:1: there are no devices. Write at least one below devices:"),
         ("gateway: g\ndevices:\n", "gw.yaml:2:9: devices: has no value"),
-        ("gateway: g\ndevices: {}\n", "gw.yaml:2:10: devices: "),
+        ("gateway: g\ndevices: {}\n", "gw.yaml:2:1: there are no devices. Write at least one below devices:, or"),
         (DEVICES, "gw.yaml:1:1: 'gateway' is missing. The gateway's name everywhere"),
         ("gateway: 'a b'" + DEVICES, "gw.yaml:1:10: gateway 'a b': a name has letters"),
         ("gateway: ''" + DEVICES, "gateway '': a name must not be empty"),
         ("gateway: g\nspol: {}" + DEVICES, "gw.yaml:2:1: unknown key 'spol'. Did you mean 'spool'?"),
         (
-            "gateway: g\nbroker: {listen: []}" + DEVICES,
-            "gw.yaml:2:1: 'broker' is not built yet, it comes in a later version. Take it out",
+            "gateway: g\nhttp: {listen: x}" + DEVICES,
+            "gw.yaml:2:1: 'http' is not built yet, it comes in a later version. Take it out",
         ),
-        ("gateway: g\nhttp: {listen: x}" + DEVICES, "gw.yaml:2:1: 'http' is not built yet"),
         ("gateway: g\nprefix: a/+" + DEVICES, "gw.yaml:2:9: prefix: 'a/+': a topic to publish to has no '+'"),
         (
             "gateway: g\nprefix: a/{device}" + DEVICES,
@@ -342,7 +341,7 @@ def warned(path):
 
 def test_a_file_without_uplinks_is_warned_of(written):
     assert warned(written("gateway: g" + dedent(DEVICES))) == [
-        "1:1: there are no uplinks: values go nowhere. Add a section uplinks:"
+        "1:1: there are no uplinks: values go nowhere. Add a section uplinks: or broker:"
     ]
 
 

@@ -1,4 +1,7 @@
-from gateway.demo import document, table
+import contextlib
+import socket
+
+from gateway.demo import document, listener, table
 from gateway.image import Sample
 from gateway.model import GOOD, DeviceState, bad
 
@@ -21,6 +24,15 @@ def test_the_table_shows_value_unit_quality_and_age():
     ]
 
 
-def test_without_an_uplink_the_demo_publishes_nothing():
-    assert document({"a": {}}, None) == {"gateway": "demo", "devices": {"a": {}}}
-    assert document({}, "mqtt://h")["uplinks"] == {"broker": {"url": "mqtt://h"}}
+def test_the_demo_has_a_broker_of_its_own_and_another_on_request():
+    file = document({"a": {}}, "mqtt://127.0.0.1:0", None)
+    assert file["broker"]["listen"] == "mqtt://127.0.0.1:0"
+    assert "uplinks" not in file
+    assert document({}, "x", "mqtt://h")["uplinks"] == {"broker": {"url": "mqtt://h"}}
+
+
+def test_a_port_that_is_taken_is_left_to_whoever_has_it():
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # somebody has it: just as well
+            other.bind(("127.0.0.1", 1883))
+        assert listener() == "mqtt://127.0.0.1:0"

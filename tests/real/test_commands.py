@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -29,6 +30,20 @@ def test_the_demo_shows_moving_values_within_five_seconds_and_leaves_nothing(tmp
     flows = {line.split()[2] for t in tables for line in t.splitlines() if line.startswith("boiler") and "good" in line}
     assert len(flows) >= 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_says_how_to_listen_and_that_works(need, start, wait_for, tmp_path):
+    need("mosquitto_sub")
+    start(*HEADGATE, "demo", name="demo")
+    log = tmp_path / "demo.log"
+    wait_for(lambda: "mosquitto_sub" in log.read_text(), "the command to type", 10)
+    line = next(line for line in log.read_text().splitlines() if "mosquitto_sub" in line)
+    command = shlex.split(line[line.index("mosquitto_sub") :])
+    done = subprocess.run([*command, "-C", "15", "-W", "20"], capture_output=True, text=True, check=True)
+    heard = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert json.loads(heard["headgate/demo/status"]) == {"state": "online"}
+    assert float(heard["headgate/demo/boiler/flow"]) > 0
+    assert json.loads(heard["headgate/demo/boiler/status"]) == {"state": "online"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,11 +1,9 @@
-"""The sections `spool` and `uplinks` of the gateway file: pydantic models in front, what the rooms take behind."""
+"""The section `uplinks`, and topics."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -16,57 +14,14 @@ from gateway.mapping.mistakes import LATER
 from gateway.mapping.reading import Label, Reading
 from gateway.mapping.schema import Section
 from gateway.model import Device, Place
-from gateway.quantities import DurationRange, SizeRange
+from gateway.quantities import DurationRange
 from gateway.secrets import Secret, Text, caution
-from gateway.spool.spool import Limits
+from gateway.settings.checks import is_loopback, many, wrong_file
 from gateway.uplinks.options import Options, Tls, parse_server
 from gateway.uplinks.topics import check_template
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _TOPIC_WORDS = frozenset({"prefix", "gateway", "device", "tag"})
-
-
-# --- nouns ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spool:
-    """Where the spool lies (absolute) and how much it may take."""
-
-    path: Path
-    limits: Limits
-
-
-# --- what the file says ---------------------------------------------------------------------------------------------
-
-
-def _many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-class SpoolSection(Section):
-    """The durable queue between the devices and the uplinks."""
-
-    path: str | None = Field(
-        None, description="The spool's folder, relative to this file; by default headgate-data/spool beside this file."
-    )
-    max_bytes: Annotated[int, SizeRange("1MiB", "16TiB")] = Field(
-        2**30,
-        description="The most the spool may hold on disk; beyond it the oldest records go, counted. Default 1GiB.",
-    )
-    commit_interval_s: Annotated[float, DurationRange("10ms", "1h")] = Field(
-        1.0, alias="commit_interval", description="The longest a record waits before it is written to disk; default 1s."
-    )
-    commit_bytes: Annotated[int, SizeRange("4KiB", "64MiB")] = Field(
-        256 * 2**10, description="So much data is written at once, before its time; default 256KiB."
-    )
-    ram_bytes: Annotated[int, SizeRange("1MiB", "64GiB")] = Field(
-        16 * 2**20, description="The most memory that records may take; default 16MiB."
-    )
-    persist: Literal["on_age", "always"] = Field(
-        "on_age",
-        description="Whether to write only records that no uplink acknowledged in time (on_age), or all (always).",
-    )
 
 
 class TlsSection(Section):
@@ -79,7 +34,7 @@ class TlsSection(Section):
     server_name: str = Field(
         "", description="The name the server's certificate must bear, where it is not the url's host."
     )
-    alpn: Annotated[list[str], BeforeValidator(_many, json_schema_input_type=str | list[str])] = Field(
+    alpn: Annotated[list[str], BeforeValidator(many, json_schema_input_type=str | list[str])] = Field(
         default_factory=list, description="Protocol names to offer (ALPN), for servers that share port 443."
     )
 
@@ -89,7 +44,7 @@ class UplinkSection(Section):
 
     later: ClassVar[frozenset[str]] = frozenset({"order", "replay_rate", "preset", "filter"})
 
-    url: Annotated[list[str], BeforeValidator(_many, json_schema_input_type=str | list[str])] = Field(
+    url: Annotated[list[str], BeforeValidator(many, json_schema_input_type=str | list[str])] = Field(
         min_length=1, description="The server, mqtts://broker.example.com:8883 for example, or a list to try in turn."
     )
     username: Text | None = Field(None, description="The user name to log in with; may be a reference as for password.")
@@ -125,28 +80,6 @@ class UplinkSection(Section):
         None,
         description="Whether records are kept until this uplink has acknowledged them; by default unless qos is 0.",
     )
-
-
-# --- from one to the other ------------------------------------------------------------------------------------------
-
-
-def read_spool(given: dict[str, Any], place: Place, reading: Reading) -> Spool | None:
-    """The spool's settings; None when there are mistakes, which are noted."""
-    section = reading.validate(SpoolSection, given, place, _spool)
-    if section is None:
-        return None
-    path = (reading.base / (section.path or "headgate-data/spool")).absolute()
-    if section.ram_bytes < section.commit_bytes:
-        at = reading.places.locate(given, ["ram_bytes"], place)
-        reading.mistakes.add(at, "spool: ram_bytes is less than commit_bytes. Make it larger")
-    limits = Limits(
-        max_bytes=section.max_bytes,
-        ram_bytes=section.ram_bytes,
-        commit_interval_s=section.commit_interval_s,
-        commit_bytes=section.commit_bytes,
-        persist=section.persist,
-    )
-    return Spool(path=path, limits=limits)
 
 
 def read_uplinks(data: dict[str, Any], gateway: str, prefix: str, reading: Reading) -> dict[str, Options]:
@@ -206,11 +139,12 @@ def _check(section: UplinkSection, given: dict[str, Any], place: Place, label: L
         reading.mistakes.add(at, f"{label(at)}{key}: {text}")
 
     for url in section.url:
+        is_open = not url.startswith("mqtts://")
         if wrong := _wrong_url(url):
             add("url", wrong)
-        elif section.tls is not None and not url.startswith("mqtts://"):
+        elif section.tls is not None and is_open:
             add("tls", f"'{url}' is not encrypted. Write mqtts:// or take tls out")
-        elif section.password is not None and not url.startswith("mqtts://") and not _is_loopback(url):
+        elif section.password is not None and is_open and not is_loopback(urlsplit(url).hostname or ""):
             at = reading.places.locate(given, ["url"], place)
             reading.mistakes.warn(at, f"{label(at)}the password goes to {url} unencrypted. Use mqtts://")
     if section.password is not None and section.username is None:
@@ -233,7 +167,7 @@ def _tls(section: TlsSection | None, given: Any, place: Place, label: Label, rea
         name = getattr(section, key)
         paths[key] = None if name is None else (reading.base / name).absolute()
         at = reading.places.locate(given, ["tls", key], place)
-        if name is not None and (wrong := _wrong_file(reading.base / name)):
+        if name is not None and (wrong := wrong_file(reading.base / name)):
             reading.mistakes.add(at, f"{label(at)}tls: {key}: {wrong}")
         elif name is not None and key == "key" and (said := caution(reading.base / name)):
             reading.mistakes.warn(at, f"{label(at)}tls: key: {said}")
@@ -270,20 +204,25 @@ def check_topics(
     """Note fields that a topic uses and a device lacks; warn of devices that would publish to one topic."""
     listed = list(devices)
     for name, uplink in uplinks.items():
-        words = set(_HOLE.findall(uplink.topic)) - _TOPIC_WORDS
         at = reading.places.locate(data, [name, "topic"], reading.places.key(data, name))
-        users: dict[tuple[str, ...], str] = {}
-        for device in listed:
-            if not device.url:
-                continue  # what its fields are is not known: it has mistakes of its own, which are noted
-            for word in sorted(words - set(device.fields)):
-                text = f"topic: device '{device.name}' has no field '{word}'. Write it below its fields:"
-                reading.mistakes.add(at, _label(name)(at) + text)
-            key = (*(device.fields.get(word, "") for word in sorted(words)), device.name * ("{device}" in uplink.topic))
-            other = users.setdefault(key, device.name)
-            if other != device.name:
-                text = f"topic: devices '{other}' and '{device.name}' publish to one topic. Put {{device}} into it"
-                reading.mistakes.warn(at, _label(name)(at) + text)
+        check_topic_of(uplink.topic, listed, at, _label(name)(at), reading)
+
+
+def check_topic_of(topic: str, devices: Iterable[Device], at: Place, label: str, reading: Reading) -> None:
+    """The same for one topic template that stands at a place."""
+    words = set(_HOLE.findall(topic)) - _TOPIC_WORDS
+    users: dict[tuple[str, ...], str] = {}
+    for device in devices:
+        if not device.url:
+            continue  # what its fields are is not known: it has mistakes of its own, which are noted
+        for word in sorted(words - set(device.fields)):
+            text = f"topic: device '{device.name}' has no field '{word}'. Write it below its fields:"
+            reading.mistakes.add(at, label + text)
+        key = (*(device.fields.get(word, "") for word in sorted(words)), device.name * ("{device}" in topic))
+        other = users.setdefault(key, device.name)
+        if other != device.name:
+            text = f"topic: devices '{other}' and '{device.name}' publish to one topic. Put {{device}} into it"
+            reading.mistakes.warn(at, label + text)
 
 
 def _wrong_url(url: str) -> str:
@@ -297,26 +236,5 @@ def _wrong_url(url: str) -> str:
     return ""
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _wrong_file(path: Path) -> str:
-    """Why a file cannot be read, with the cure; empty when it can."""
-    try:
-        with path.open("rb"):
-            return ""
-    except OSError as error:
-        return f"{path}: {(error.strerror or str(error)).lower()}. Check the path and its permissions"
-
-
 def _label(name: str) -> Label:
     return lambda _: f"uplink '{name}': "
-
-
-def _spool(_place: Place) -> str:
-    return "spool: "

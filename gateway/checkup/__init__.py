@@ -1,0 +1,1 @@
+"""What a gateway file's broker and uplinks look like from outside, found out without starting them."""
