@@ -30,11 +30,13 @@ _DEAF = 1024 * 1024
 """A client with so many bytes waiting for it is not read either: whatever it asks, it does not take the answers."""
 
 _ACKS = 4096
+_QUICK = 64
 _SLICE_S = 0.002
 """One connection's share of a turn: `Turn.share` packets or so much time, and so many acknowledgements beside.
 
 A flood waits for its next turn. Acknowledgements are not weighed: they make room, and a subscriber must not fall behind
-those who publish to it only because it is one and they are many. Its window bounds them.
+those who publish to it only because it is one and they are many. Its window bounds them. Who brings `_QUICK` of them at
+once, and still has messages waiting, makes the others step back (`Turn.press`).
 """
 
 _ACKNOWLEDGEMENTS = frozenset({Puback, Pubrec, Pubrel, Pubcomp})
@@ -201,8 +203,8 @@ class Link(Client, asyncio.BufferedProtocol):
                     break
         if left < share or acks < _ACKS:
             self.last_packet = now  # [MQTT-3.1.2-22]: only a whole packet shows that the client lives
-        if acks < _ACKS and self.session is not None and self.session.waiting:
-            self.turn.is_pressed = True
+        if acks <= _ACKS - _QUICK and self.session is not None and self.session.waiting:
+            self.turn.press()
         return is_more
 
     def go_on(self) -> None:

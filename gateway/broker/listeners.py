@@ -32,8 +32,8 @@ _AT_ONCE = 32
 _POLITE_S = 2.0
 _NO_MORE_FILES_S = 1.0
 _GO_S = 1.5
-_UNSENT = 128 * 1024
-"""What the kernel holds of bytes it has not sent yet, for each connection."""
+_UNSENT = 512 * 1024
+"""What the kernel takes ahead of what it has sent, for each connection; else it grows to several MiB."""
 
 _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _NO_ROOM = {

@@ -34,10 +34,12 @@ _READ = 64 * 1024
 _PACKETS = 2048
 _MOST = 256
 _LEAST = 16
-"""Packets handled in a turn, shared by all that are behind; and the most and the least that one of them gets.
+"""Packets handled in a turn, shared by all that are behind; and the most and the least that one of them gets."""
 
-While a client that acknowledges still has messages waiting, all get the least: publishers must not outrun it only
-because the processor is busy with them. That orders work, it blocks nobody: a turn with little to do is short.
+_PRESSED_S = 0.002
+"""While a client that acknowledges quickly still has messages waiting, all get the least for so long, and those that
+are behind wait. The processor is what is short then: publishers must not outrun a subscriber until its queue is full
+only because they are many and it is one. A slow subscriber presses nobody.
 """
 
 _LINGER_S = 1.0
@@ -180,7 +182,8 @@ class Turn:
         self.wheel = Wheel()
         self.links: set[Link] = set()
         self.share = _MOST
-        self.is_pressed = False
+        self._pressed_until = 0.0
+        self._pressing: asyncio.TimerHandle | None = None
         self.ready: list[Link] = []
         self.behind: list[Link] = []
         self.holding: dict[Link, None] = {}
@@ -207,6 +210,11 @@ class Turn:
         if not self._is_coming:
             self._is_coming = True
             self.loop.call_soon(self._run)
+
+    def press(self) -> None:
+        """A client has acknowledged much, and more waits for it: let it catch up."""
+        self._pressed_until = self.loop.time() + _PRESSED_S
+        self.share = _LEAST
 
     def linger(self, link: Link) -> None:
         """The link has said its last word; it is cut off if the peer does not go by itself."""
@@ -251,22 +259,39 @@ class Turn:
     def close(self) -> None:
         """No more turns but those under way."""
         self._timer.cancel()
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
+        for timer in (self._linger_timer, self._pressing):
+            if timer is not None:
+                timer.cancel()
 
     def _run(self) -> None:
         self._is_coming = False
         try:
-            self.share = _LEAST if self.is_pressed else _MOST
-            self.is_pressed = False
-            if self.behind:
-                self._catch_up()
+            if not self._is_pressed():
+                self.share = _MOST
+                if self.behind:
+                    self._catch_up()
             if self.broker.has_work and self.broker.more(self.now()):
                 self.soon()
             self._send()
         finally:
-            if self.behind or self.ready:
+            if self.ready or (self.behind and self._pressing is None):
                 self.soon()
+
+    def _is_pressed(self) -> bool:
+        """Whether those that are behind wait; then a timer goes on with them."""
+        if not self._pressed_until:
+            return False
+        left_s = self._pressed_until - self.loop.time()
+        if left_s <= 0.0:
+            self._pressed_until = 0.0
+            return False
+        if self.behind and self._pressing is None:
+            self._pressing = self.loop.call_later(left_s, self._relent)
+        return True
+
+    def _relent(self) -> None:
+        self._pressing = None
+        self.soon()
 
     def _catch_up(self) -> None:
         """Give each connection that is behind one more share. One that fails by a mistake of ours is cut off."""

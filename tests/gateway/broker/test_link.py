@@ -107,18 +107,28 @@ def test_acknowledgements_are_not_weighed(on_rig, network):
     on_rig(story)
 
 
-def test_publishers_step_back_while_a_client_that_acknowledges_has_messages_waiting(on_rig, network):
+@pytest.mark.parametrize(("acks", "share"), [(64, 16), (63, 256)])
+def test_publishers_step_back_while_a_quick_client_has_messages_waiting(on_rig, network, acks, share):
     class Waiting:
         waiting = (1,)
 
     async def story(rig):
         subscriber, publisher = await rig.client("s"), await rig.client("p")
         subscriber.link.session = Waiting()
-        subscriber.say(b"\x40\x02\x00\x01")
-        await network.settle(1)
+        subscriber.say(b"\x40\x02\x00\x01" * acks)
         rig.broker.got.clear()
         publisher.say(network.publish() * 500)
-        assert len(rig.broker.got) == 16
+        assert len(rig.broker.got) == share
+        if acks == 64:
+            await network.settle(50)
+            assert len(rig.broker.got) == 16
+            quiet = await rig.client("quiet")
+            quiet.say(network.PING)
+            await network.settle(3)
+            assert quiet.heard == network.PONG
+        await asyncio.sleep(0.003)
+        await network.settle()
+        assert sum(isinstance(packet, Publish) for packet in rig.broker.got) == 500
         subscriber.link.session = None
 
     on_rig(story)
