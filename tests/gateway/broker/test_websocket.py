@@ -263,6 +263,7 @@ def test_a_text_frame_ends_the_connection_with_1003(run, network, opened):
         (b"\x82\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0", 1009),
         (frame(PING, b"x" * 126), 1002),
     ],
+    ids=["not masked", "unknown opcode", "continues nothing", "reserved bit", "too large", "long ping"],
 )
 def test_bad_frames_end_the_connection_and_nothing_is_read_beyond(run, network, opened, bad, code):
     async def main():
