@@ -285,7 +285,7 @@ class Link(Client, asyncio.BufferedProtocol):
             self._held_bytes -= len(data)
             self.write(transport, data)
             self._relieve()
-        if self.is_finished and self.held is None:
+        if self.is_finished and self.held is None and not self.out:  # else `flush` says it first
             self._shut(transport)
 
     def abort(self) -> None:

@@ -538,6 +538,22 @@ def test_a_client_that_finishes_waits_for_what_is_held(on_rig, network):
     on_rig(story, store=network.Shelf())
 
 
+def test_last_words_of_this_turn_follow_what_the_store_lets_go_now(on_rig, network):
+    async def story(rig):
+        pipe = await rig.client()
+        pipe.link.hold = 7
+        pipe.link.send(b"first")
+        await network.settle()
+        pipe.link.send(b"last")
+        pipe.link.finish()
+        rig.turn.store.written = 7
+        rig.turn.written()
+        await network.settle()
+        assert (pipe.state, pipe.heard) == ("half", b"firstlast")
+
+    on_rig(story, store=network.Shelf())
+
+
 def test_silence_of_a_client_that_has_finished_is_not_noticed(on_rig, network):
     async def story(rig):
         pipe = await rig.client(keep_alive=2)
