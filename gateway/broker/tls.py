@@ -245,7 +245,8 @@ class Layer(asyncio.Transport, asyncio.BufferedProtocol):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`peercert`: what the peer's certificate says; else what the socket's transport knows."""
         if name == "peercert":
-            return self._object.getpeercert() if self._is_open else default
+            is_well = self._is_open and not self._is_over  # OpenSSL tells nothing of what was broken off
+            return self._object.getpeercert() if is_well else default
         return default if self._under is None else self._under.get_extra_info(name, default)
 
     # Between them.

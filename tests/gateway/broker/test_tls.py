@@ -145,6 +145,22 @@ def test_what_a_client_certificate_says_reaches_the_login(run, network, notation
     run(main())
 
 
+def test_behind_our_goodbye_nobody_asks_openssl_for_the_certificate(run, network, notation, authority, tls_of):
+    async def main():
+        authority.make("meter", "meter-7")
+        async with network.serving(SECURE, options=tls_of(ca=True)) as served:
+            caller = await network.call(served.port("mqtts"), notation, ssl=authority.client_context("meter"))
+            caller.say(network.CONNECT)
+            assert (await caller.packet()).reason == 0
+            (link,) = served.links
+            assert link.other_end().certificate
+            link.transport.write_eof()
+            assert link.other_end().certificate is None
+            await caller.close()
+
+    run(main())
+
+
 async def _is_let_in(network, notation, port, context):
     try:
         caller = await network.call(port, notation, ssl=context)
