@@ -99,6 +99,9 @@ class WebSocketLink(Link):
     def _answer(self, request: Request) -> None:
         """Open the WebSocket, or say as a web server why not."""
         frames = self._frames
+        if frames.close_expected():  # what came right behind the request has ended it already
+            self.turn.report.say("websocket_refused", client_id="", address=self.address, reason="bad frames")
+            return
         if request.path.partition("?")[0] == self.listener.path:
             response = frames.accept(request)
         else:

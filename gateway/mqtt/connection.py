@@ -1,7 +1,7 @@
 """One client's connection as the server sees it: what may come and go, when, how much. Rules about state are here.
 
     state        reads                             says
-    START        CONNECT                           nothing
+    START        CONNECT                           CONNACK with an error, which is nothing: nobody asked
     ASKED        nothing: packets wait             CONNACK
     PROVING      DISCONNECT                        CONNACK, AUTH (continue)
     CHALLENGED   AUTH (continue), DISCONNECT       CONNACK with an error
@@ -121,7 +121,7 @@ _ON_AUTH: Mapping[State, tuple[Reason, State]] = {
 """What AUTH must say, and where it leads."""
 _ENDS = {Word.DISCONNECT: State.OVER}
 _SAYS: Mapping[State, Mapping[Word, State]] = {
-    State.START: _ENDS,
+    State.START: {Word.REFUSE: State.OVER} | _ENDS,
     State.ASKED: {Word.ACCEPT: State.OPEN, Word.REFUSE: State.OVER} | _ENDS,
     State.PROVING: {Word.ACCEPT: State.OPEN, Word.REFUSE: State.OVER, Word.CHALLENGE: State.CHALLENGED} | _ENDS,
     State.CHALLENGED: {Word.REFUSE: State.OVER} | _ENDS,

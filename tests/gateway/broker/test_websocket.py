@@ -253,6 +253,38 @@ def test_a_text_frame_ends_the_connection_with_1003(run, network, opened):
     run(main())
 
 
+@pytest.mark.parametrize(("bad", "code"), [(frame(TEXT, b"hello"), 1003), (frame(3), 1002)])
+def test_a_stranger_who_frames_badly_before_connect_is_sent_away_in_order(run, network, opened, bad, code, caplog):
+    async def main():
+        async with network.serving(WS) as served:
+            peer = await opened(served)
+            peer.caller.say(bad)
+            opcode, data = await peer.frame()
+            assert (opcode, int.from_bytes(data[:2], "big")) == (CLOSE, code)
+            await peer.caller.end()
+            await peer.caller.close()
+            await network.eventually(lambda: not served.links)
+            assert served.count("broker_protocol_errors_total") == 1
+
+    run(main())
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+@pytest.mark.parametrize("behind", [frame(3), frame(CLOSE, b"\x03\xe8"), frame(TEXT, b"x"), frame(BINARY, b"\xc0\0")])
+@pytest.mark.parametrize("path", ["/mqtt", "/elsewhere"])
+def test_bad_frames_right_behind_the_request_end_it_without_harm(run, network, notation, behind, path, caplog):
+    async def main():
+        async with network.serving(WS) as served:
+            caller = await network.call(served.port("ws"), notation)
+            caller.say(request(path=path) + behind)
+            await caller.end()
+            await caller.close()
+            await network.eventually(lambda: not served.links)
+
+    run(main())
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
 @pytest.mark.parametrize(
     ("bad", "code"),
     [
