@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from math import ceil, inf
 from typing import TYPE_CHECKING, Protocol
@@ -40,6 +41,14 @@ _PRESSED_S = 0.002
 """While a client that acknowledges quickly still has messages waiting, all get the least for so long, and those that
 are behind wait. The processor is what is short then: publishers must not outrun a subscriber until its queue is full
 only because they are many and it is one. A slow subscriber presses nobody.
+"""
+
+_CATCH_UP_S = 0.002
+_WRITES = 128
+"""So long those that are behind go on in a turn; and to so many connections a turn writes that have just become ready,
+and to as many that were ready before. The rest has the next turns.
+
+A turn of thousands would keep everybody waiting whose bytes come meanwhile.
 """
 
 _LINGER_S = 1.0
@@ -184,8 +193,9 @@ class Turn:
         self.share = _MOST
         self._pressed_until = 0.0
         self._pressing: asyncio.TimerHandle | None = None
-        self.ready: list[Link] = []
-        self.behind: list[Link] = []
+        self.ready: deque[Link] = deque()
+        self.behind: deque[Link] = deque()
+        self._late: deque[Link] = deque()
         self.holding: dict[Link, None] = {}
         self.loop = asyncio.get_running_loop()
         self._clock = clock
@@ -274,7 +284,7 @@ class Turn:
                 self.soon()
             self._send()
         finally:
-            if self.ready or (self.behind and self._pressing is None):
+            if self.ready or self._late or (self.behind and self._pressing is None):
                 self.soon()
 
     def _is_pressed(self) -> bool:
@@ -294,19 +304,21 @@ class Turn:
         self.soon()
 
     def _catch_up(self) -> None:
-        """Give each connection that is behind one more share. One that fails by a mistake of ours is cut off."""
-        links, self.behind = self.behind, []
-        self.share = min(self.share, max(_LEAST, _PACKETS // len(links)))
-        while links:
-            link = links.pop()
+        """Give connections that are behind one more share, in turn. One that fails by a mistake of ours is cut off."""
+        behind = self.behind
+        self.share = min(self.share, max(_LEAST, _PACKETS // len(behind)))
+        until = self.now() + _CATCH_UP_S
+        for _ in range(len(behind)):
+            link = behind.popleft()
             is_well = False
             try:
                 link.go_on()
                 is_well = True
             finally:
                 if not is_well:
-                    self.behind += links
                     link.abort()
+            if self.now() > until:
+                break
 
     def _send(self) -> None:
         store = self.store
@@ -314,9 +326,14 @@ class Turn:
         if store is not None:
             store.flush()
             written = store.written
-        ready = self.ready
-        while ready:
-            ready.pop().flush(written)
+        ready, late = self.ready, self._late
+        for _ in range(min(len(late), _WRITES)):
+            late.popleft().flush(written)
+        for _ in range(min(len(ready), _WRITES)):
+            ready.popleft().flush(written)
+        if ready:  # they go on beside those who are new in the next turn, so that nobody waits for thousands
+            late.extend(ready)
+            ready.clear()
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(1.0, self._tick)

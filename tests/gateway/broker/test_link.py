@@ -78,7 +78,46 @@ def test_many_floods_share_one_turn(on_rig, network):
         await network.settle(1)
         assert len(rig.broker.got) <= 2048
         await network.settle(200)
-        assert rig.turn.behind == []
+        assert not rig.turn.behind
+
+    on_rig(story)
+
+
+def test_the_shares_of_many_floods_end_also_by_time_and_each_has_its_turn(on_rig, network, virtual_clock):
+    async def story(rig):
+        pipes = [await rig.client(f"c{n}") for n in range(40)]
+        start = virtual_clock.now
+        served = []
+
+        def slow(client, packet):
+            served.append(client.identity.client_id)
+            virtual_clock.now = lambda: start() + 0.001 * len(served)
+
+        for pipe in pipes:
+            pipe.say(network.publish() * 600)
+        rig.broker.on_packet = slow
+        await network.settle(1)
+        assert 0 < len(served) <= 16
+        await network.settle(60)
+        assert len(set(served)) == len(pipes)
+
+    on_rig(story)
+
+
+def test_a_turn_writes_to_so_many_and_who_is_new_does_not_wait_for_the_rest(on_rig, network):
+    async def story(rig):
+        pipes = [await rig.client(f"c{n}") for n in range(600)]
+        for pipe in pipes:
+            pipe.link.send(b"news")
+        await network.settle(1)
+        assert 0 < sum(bool(pipe.written) for pipe in pipes) <= 256
+        quiet = next(pipe for pipe in pipes if pipe.written)
+        quiet.say(network.PING)
+        await network.settle(1)
+        assert quiet.heard == b"news" + network.PONG
+        assert not all(pipe.written for pipe in pipes)
+        await network.settle()
+        assert all(pipe.heard.startswith(b"news") for pipe in pipes)
 
     on_rig(story)
 
