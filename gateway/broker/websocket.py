@@ -102,7 +102,7 @@ class WebSocketLink(Link):
         if frames.close_expected():  # what came right behind the request has ended it already
             self.turn.report.say("websocket_refused", client_id="", address=self.address, reason="bad frames")
             return
-        if request.path.partition("?")[0] == self.listener.path:
+        if request.path.partition("?")[0] in (self.listener.path, "/"):  # "/": what clients ask for that name no path
             response = frames.accept(request)
         else:
             response = frames.reject(HTTPStatus.NOT_FOUND, f"MQTT is at {self.listener.path}\n")

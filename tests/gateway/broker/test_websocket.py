@@ -134,7 +134,8 @@ def test_the_sub_protocol_is_echoed_and_nothing_is_compressed(run, network, nota
     [
         ({"protocol": ""}, "400"),
         ({"protocol": "mqttv3.1"}, "400"),
-        ({"path": "/"}, "404"),
+        ({"path": "/"}, "101"),
+        ({"path": "/ws"}, "404"),
         ({"path": "/mqtt/x"}, "404"),
         ({"path": "/mqtt?token=1"}, "101"),
     ],
