@@ -260,7 +260,7 @@ class Publishing:
 
     def _spread(self, message: Message, route: Route, targets: tuple[Target, ...], now: float) -> None:
         """Give a message to all who get it."""
-        if message.expires_at is not None and message.expires_at <= now:
+        if message.expires_at is not None and message.expires_at < now:  # an expiry of 0 s: who can take it now gets it
             return
         deliver = self._delivery.deliver
         published_qos, published_retain = message.qos, message.retain

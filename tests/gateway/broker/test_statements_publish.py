@@ -277,6 +277,21 @@ def test_s29_a_live_message_carries_its_expiry_whole(world):
     watcher.expect("""30 .. 't' (02 0000000a) "x" """)
 
 
+def test_s29_an_expiry_of_0_is_for_those_who_can_take_it_now(world):
+    peer = world.peer("c", expiry=1000)
+    peer.subscribe("t", qos=1)
+    peer.cut()
+    watcher = world.peer("w")
+    watcher.subscribe("t")
+    world.peer("p").publish("t", b"x", 1, retain=True, properties="(02 00000000)")
+    (seen,) = watcher.packets()
+    assert (seen.payload, seen.properties) == (b"x", {0x02: 1})
+    assert world.peer("c", clean=False, expiry=1000).accept() == []
+    late = world.peer("l")
+    late.subscribe("t")
+    assert late.packets() == []
+
+
 def test_s29_a_message_that_waited_offline_says_what_is_left_and_is_dropped_when_nothing_is(world):
     peer = world.peer("c", expiry=1000)
     peer.subscribe("t", qos=1)
