@@ -110,6 +110,7 @@ class Broker:
         self._on_puback = self._delivery.on_puback
         self._sys_at = now
         self._is_due = False
+        self._ahead_s = 0.0
         self._packets = metrics.counter("broker_packets_received_total")
         self._timeouts = metrics.counter("broker_keep_alive_timeouts_total")
         metrics.gauge("broker_subscriptions", lambda: self._subscriptions.count)
@@ -254,9 +255,10 @@ class Broker:
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tick(self, now: float) -> None:
-        """Once a second: what is due by time alone."""
+    def tick(self, now: float, ahead_s: float = 0.0) -> None:
+        """Once a second: what is due by time alone. `ahead_s`: by how much the wall clock is ahead of `now`."""
         self._now = now
+        self._ahead_s = ahead_s
         self._is_due = True
         for client in self._queues.stalled(now):
             who = client.identity
@@ -289,8 +291,8 @@ class Broker:
             self._wills.publish_due(now, _DUE)
         elif self._sessions.is_due(now):
             self._sessions.expire(now, _DUE)
-        elif self._connecting.is_due(now):
-            self._connecting.expire(now, _DUE)
+        elif self._connecting.is_due(now + self._ahead_s):
+            self._connecting.expire(now, now + self._ahead_s, _DUE)
         else:
             gone = self._retained.sweep(now, _DUE)
             for message in gone:

@@ -23,8 +23,8 @@ class Identity:
 
     `username` is None for an anonymous client. `address` is the peer's, as text. `is_gateway`: the gateway itself,
     through its door in the process; `is_admin` may read `$SYS`. `proof`: what proved the user name, `none` where it is
-    only claimed. `expires_at` (s since 1970): when what proved it, a token, is over, and the connection with it; None =
-    never.
+    only claimed. `expires_at` (s since 1970 as the wall clock says it, which may be set while we run): when what proved
+    it, a token, is over, and the connection with it; None = never.
     """
 
     client_id: str

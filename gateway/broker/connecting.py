@@ -246,13 +246,13 @@ class Connecting:
         else:
             self.refuse(client, error.reason, error.text)
 
-    def is_due(self, now: float) -> bool:
+    def is_due(self, wall: float) -> bool:
         """Whether there is something for `expire` to do."""
-        return self._passes.is_due(now)
+        return self._passes.is_due(wall)
 
-    def expire(self, now: float, limit: int) -> None:
-        """Send those away whose proof of identity has expired, so many at most."""
-        while limit and (client := self._passes.take(now)) is not None:
+    def expire(self, now: float, wall: float, limit: int) -> None:
+        """Send those away whose proof of identity has expired by the wall clock, so many at most."""
+        while limit and (client := self._passes.take(wall)) is not None:
             limit -= 1
             self.dismiss(client, Reason.MAXIMUM_CONNECT_TIME, "the login has expired", now)
 

@@ -93,8 +93,8 @@ class Broker(Protocol):
         """The client was silent for longer than it promised."""
         ...
 
-    def tick(self, now: float) -> None:
-        """A second has passed."""
+    def tick(self, now: float, ahead_s: float) -> None:
+        """A second has passed. `ahead_s`: by how much the wall clock is ahead of `now`, for it may have been set."""
         ...
 
     def more(self, now: float) -> bool:
@@ -345,7 +345,7 @@ class Turn:
             self.logins.tick(now)
             self.report.tick()
             self.written()  # also those who came to wait for a store that had failed just before
-            self.broker.tick(now)
+            self.broker.tick(now, self._clock.wall_ms() / 1000.0 - now)
         finally:
             self.soon()
 

@@ -72,6 +72,7 @@ class Script:
         self.calls = Counter()
         self.got = []
         self.log = []
+        self.ahead_s = 0.0
         self.on_packet = None
         self.on_more = None
         self.on_resumed = None
@@ -115,8 +116,9 @@ class Script:
         client.send(client.connection.send(Disconnect(reason=Reason.KEEP_ALIVE_TIMEOUT)))
         client.finish()
 
-    def tick(self, now):
+    def tick(self, now, ahead_s):
         self.calls["tick"] += 1
+        self.ahead_s = ahead_s
 
     def more(self, now):
         self.calls["more"] += 1

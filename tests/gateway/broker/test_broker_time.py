@@ -58,6 +58,21 @@ def test_a_login_that_expires_ends_the_connection(world):
     assert world.peer("c", clean=False).session_present
 
 
+def test_a_login_expires_by_the_wall_clock_whichever_way_that_is_set(world):
+    early, late = world.peer("early"), world.peer("late")
+    for peer, lasts_s in ((early, 10), (late, 7200)):
+        peer.client.identity.expires_at = world.now + lasts_s
+        world.broker._connecting._note_pass(peer.client)
+    world.now += 60
+    world.broker.tick(world.now, -3600.0)  # it had been an hour fast: the token has most of its time still
+    slices(world)
+    assert not early.is_closed
+    world.broker.tick(world.now, 3600.0)  # it had been an hour slow
+    slices(world)
+    early.ended(0xA0)
+    assert not late.is_closed
+
+
 def test_a_session_whose_time_is_over_is_over_before_anybody_looked(world):
     peer = world.peer("c", expiry=5)
     peer.subscribe("t", qos=1)

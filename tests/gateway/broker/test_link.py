@@ -725,3 +725,17 @@ def test_long_work_gets_a_slice_each_turn_until_it_is_done(on_rig, network):
         assert rig.broker.calls["more"] == 10
 
     on_rig(story)
+
+
+def test_each_second_the_broker_hears_how_far_the_wall_clock_has_been_set(on_rig, virtual_clock, monkeypatch):
+    async def story(rig):
+        await asyncio.sleep(1.5)
+        assert rig.broker.ahead_s == pytest.approx(0.0, abs=0.01)
+        was = virtual_clock.wall_ms
+        monkeypatch.setattr(virtual_clock, "wall_ms", lambda: was() - 86_400_000)
+        before = rig.turn.now()
+        await asyncio.sleep(1.0)
+        assert rig.broker.ahead_s == pytest.approx(-86_400.0, abs=0.01)
+        assert rig.turn.now() - before == pytest.approx(1.0, abs=0.01)  # all other time goes on as before
+
+    on_rig(story)
