@@ -33,6 +33,7 @@ _AGAIN_S: Final = 15.0
 class Embedded:
     """The broker that `options` ask for. Constructed = its files are good, else AccessError; entered = it listens.
 
+    What works but should be mended was said when the gateway file was read, and is said again only at a reload.
     `folder`: where sessions and retained messages are kept. `writing`: the one thread that owns every durable file.
     """
 
@@ -52,8 +53,6 @@ class Embedded:
 
     async def __aenter__(self) -> Self:
         options, clock, metrics = self._options, self._clock, self._metrics
-        for caution in self._guard.files.cautions:
-            log.warning("%s", caution)
         self._stack.callback(self._guard.close)
         store, state = await Store.open(
             self._folder,

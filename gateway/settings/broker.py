@@ -217,6 +217,7 @@ class _Checks:
         self._given = given
         self._place = place
         self._reading = reading
+        self._said: set[str] = set()
 
     def _at(self, *keys: str) -> Place:
         return self._reading.places.locate(self._given, list(keys), self._place)
@@ -235,6 +236,7 @@ class _Checks:
         if wrong := wrong_file(path):
             self._add(wrong, *parents, key)
         elif is_secret and (said := caution(path)):
+            self._said.add(said)
             self._warn(said, *parents, key)
         return path
 
@@ -315,7 +317,7 @@ class _Checks:
                 self._reading.mistakes.add(self._place, f"broker: {problem}")
         else:
             for said in cautions:
-                if "chmod" not in said:  # said where the file is named
+                if said not in self._said:  # where the file is named
                     self._reading.mistakes.warn(self._place, f"broker: {said}")
 
     def forms(self, section: BrokerSection) -> tuple[Form, ...]:

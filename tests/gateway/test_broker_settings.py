@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway import config
+from gateway.app import App
 from gateway.broker.options import Address, parse_address
 from gateway.errors import FileError
 from gateway.uplinks.tap import Form
@@ -142,6 +145,22 @@ def test_a_password_file_that_everybody_reads_is_warned_of(load, tmp_path):
     (tmp_path / "passwd").write_text("")
     (tmp_path / "passwd").chmod(0o644)
     assert "chmod" in load("broker: {users: passwd}").warnings[0].text
+
+
+def test_each_caution_is_said_once(load, tmp_path, caplog):
+    for name, mode in (("passwd", 0o644), ("acl", 0o666)):
+        (tmp_path / name).write_text("no colon, no rule\n" if name == "passwd" else "")
+        (tmp_path / name).chmod(mode)
+    file = load("broker: {listen: 'mqtt://127.0.0.1:0', users: passwd, acl: acl}")
+    said = [warning.text for warning in file.warnings]
+    assert sorted(("chmod" in text, "passwd" in text) for text in said) == [(False, True), (True, False), (True, True)]
+
+    async def start():
+        async with App(file):
+            pass
+
+    asyncio.run(start())
+    assert [text for text in caplog.messages if str(tmp_path) in text] == []
 
 
 def test_anonymous_beyond_loopback_is_refused_even_with_users(load, tmp_path):
