@@ -29,6 +29,9 @@ _OURS: Final = "broker_"
 _AGAIN_S: Final = 15.0
 """Between two attempts to open a listener."""
 
+_CLOSE_S: Final = 1.0
+"""So long the store may take to end; the kernel has all but the last moment's changes anyway."""
+
 
 class Embedded:
     """The broker that `options` ask for. Constructed = its files are good, else AccessError; entered = it listens.
@@ -61,7 +64,7 @@ class Embedded:
             commit_interval_s=options.commit_interval_s,
             sync=options.sync,
         )
-        self._stack.push_async_callback(store.close)
+        self._stack.push_async_callback(_close, store)
         now = clock.wall_ms() / 1000
         self._broker = Broker(
             options.limits, access=self._guard, metrics=metrics, report=self._report, store=store, now=now
@@ -136,3 +139,10 @@ class Embedded:
                     log.error("cannot listen: %s. Trying on", error)  # noqa: TRY400 - the text says it all
             else:
                 log.info("the broker listens on %s", ", ".join(map(str, bound)))
+
+
+async def _close(store: Store) -> None:
+    try:
+        await asyncio.wait_for(store.close(), _CLOSE_S)
+    except TimeoutError:
+        log.error("the broker's store could not be closed within %.1f s: the disk does not answer", _CLOSE_S)  # noqa: TRY400 - no trace helps

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 
 import pytest
@@ -94,6 +95,25 @@ def test_reload_reads_users_anew_and_a_broken_file_changes_nothing(tmp_path, cap
     assert len(told) == 2
     assert told[0].startswith("not read anew")
     assert "users:1" in told[0]
+
+
+def test_a_disk_that_does_not_answer_does_not_hold_up_the_stop(tmp_path, caplog):
+    file = config(tmp_path, broker={"listen": "mqtt://127.0.0.1:0"})
+    answer = threading.Event()
+
+    async def scenario():
+        async with asyncio.timeout(5):
+            async with App(file) as app:
+                app.broker._writing.submit(answer.wait)
+                app.broker._broker._store.unretain("a")
+                app.broker._broker._store.flush()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        answer.set()
+    told = [text for text in caplog.messages if "the disk does not answer" in text]
+    assert [text.split(" could")[0] for text in told] == ["the broker's store", "the spool"]
 
 
 def test_integers_beyond_64_bits_can_be_read(tmp_path):
