@@ -35,6 +35,8 @@ _MOST_FILES = 8
 _SLICE_S = 0.002
 _PAUSES = 4
 """A slice of a snapshot is followed by a pause of so many times its length."""
+_HURRY = 2
+"""A log so many times longer than it may be is growing faster than that: the pauses shrink, and with them the log."""
 _SNAPSHOT_PAUSE_S = 600.0
 """After a snapshot could not be written."""
 _UNFLUSHED = 4 * _MIB
@@ -288,7 +290,8 @@ class Writing:
 
     def _sliced(self, now: float) -> None:
         """A slice of a snapshot is done."""
-        self._slice_at = now + _PAUSES * (now - self._job_since)
+        hurry = max(1.0, self._logs.log_bytes / (_HURRY * self._allowed()))
+        self._slice_at = now + _PAUSES / (hurry * hurry) * (now - self._job_since)
 
     def _postpone(self, error: BaseException) -> None:
         """A snapshot that fails harms nobody while the log itself can be written."""
@@ -335,19 +338,27 @@ class Writing:
                 self._ring(self._retry_at)
         elif self._flush_at <= now:
             self._run(self._bring, self._wrote)
-        elif self._slice_at <= now and self._wants_snapshot(now):
+        elif self._slice_at <= now and self._may_slice() and self._wants_snapshot(now):
             self._run(self._slice, self._sliced)
         elif self._operations or self._chunks:
             self._submit()
         else:
             self._ring(min(self._flush_at, self._slice_at if self._wants_snapshot(now) else inf))
 
+    def _may_slice(self) -> bool:
+        """Two slices never follow each other while acknowledgements wait for a frame."""
+        return self._done != self._sliced or not (self._operations or self._chunks)
+
+    def _allowed(self) -> int:
+        """How long the log may become before a snapshot takes its place."""
+        return max(self._snapshot_at, self._logs.snapshot_bytes, 1)
+
     def _wants_snapshot(self, now: float) -> bool:
         """Whether a snapshot is being made, or should be."""
         if self._compaction is not None:
             return True
         logs = self._logs
-        is_long = logs.log_bytes > max(self._snapshot_at, logs.snapshot_bytes) or len(logs.files) > _MOST_FILES
+        is_long = logs.log_bytes > self._allowed() or len(logs.files) > _MOST_FILES
         return (is_long or logs.is_worn) and self._snapshot_after <= now
 
     def _ring(self, at: float) -> None:

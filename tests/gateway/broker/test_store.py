@@ -304,6 +304,26 @@ def test_the_disk_holds_little_more_than_what_is_alive(run_virtual):
     run_virtual(main())
 
 
+def test_also_under_a_flood_the_log_does_not_outgrow_its_snapshots():
+    async def main():
+        disk = stored.simulated_disk()
+        async with opened(disk, snapshot_at=100_000) as (store, _):
+            lengths = []
+            end = time.monotonic() + 2.5
+            while time.monotonic() < end:
+                for k in range(1000):
+                    store.retain(kept(f"t/{k % 50}", b"%0100d" % k))
+                mark = store.mark
+                store.flush()
+                assert not store.failure
+                await until(lambda mark=mark: store.written >= mark)
+                lengths.append(store._logs.log_bytes)
+            print(f"{len(lengths)} frames, the log had {max(lengths)} bytes at most, {lengths[-1]} at the end")
+            assert max(lengths) < 50 * 100_000
+
+    asyncio.run(main())
+
+
 def test_while_a_snapshot_is_made_the_writer_thread_serves_others():
     async def main():
         disk = stored.simulated_disk()
@@ -313,7 +333,7 @@ def test_while_a_snapshot_is_made_the_writer_thread_serves_others():
             store.flush()
             await until(lambda: store.written)
         executor, waits = ThreadPoolExecutor(1), []
-        async with opened(disk, executor=executor, snapshot_at=100_000) as (store, _):
+        async with opened(disk, executor=executor, snapshot_at=1_000_000) as (store, _):
             loop = asyncio.get_running_loop()
             while not any(name.endswith(".snapshot") for name in disk.names_now):
                 started = loop.time()
