@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT; then stop in order within 5 s."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who asks for a reload this early must not end what only begins
     start_log(options.log_level)
     config = load(options.file)
     for mistake in config.warnings:
@@ -65,19 +66,23 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 async def _run(config: Config) -> None:
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with App(config, notifier=Notifier()) as app:
-        reloading: set[asyncio.Task[None]] = set()
-
-        def reload() -> None:
-            task = asyncio.create_task(app.reload(), name="reload")
-            reloading.add(task)
-            task.add_done_callback(reloading.discard)
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    async with App(config, notifier=Notifier()) as app, asyncio.TaskGroup() as tasks:
+        reloading = tasks.create_task(_reload(app, reload), name="reload")
         # What is there now stays: tags, plans, modules. Looking through it again and again would hold up the loop.
         gc.collect()
         gc.freeze()
         await stop.wait()
+        reloading.cancel()
+
+
+async def _reload(app: App, asked: asyncio.Event) -> None:
+    """Read anew whenever it is asked for; once for all that ask while the files are read."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        await app.reload()

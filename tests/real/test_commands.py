@@ -183,3 +183,27 @@ def test_the_service_tells_its_manager_all_it_wants_to_hear(plant, start, wait_f
     log = (tmp_path / "headgate.log").read_text()
     assert all(line.startswith("<") for line in log.splitlines())
     assert "<6>headgate.line: device 'd000' is online" in log
+
+
+def test_a_reload_asked_for_while_the_gateway_starts_does_not_end_it(start, wait_for, tmp_path):
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"gateway: hub\nspool: {{path: {tmp_path}/spool}}\nbroker: {{listen: 'mqtt://127.0.0.1:0'}}\n")
+    process = start(*HEADGATE, "run", str(file), name="gateway")
+    log = tmp_path / "gateway.log"
+    of_process = Path(f"/proc/{process.pid}/status")
+
+    def is_deaf():
+        ignored = next(line for line in of_process.read_text().splitlines() if line.startswith("SigIgn"))
+        return int(ignored.split()[1], 16) & 1 << signal.SIGHUP - 1
+
+    while (
+        not is_deaf()
+    ):  # before it reads its file; a gateway that runs listens, and one that begins must not die of it
+        assert log.read_text() == ""
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "runs 'hub'" in log.read_text() or process.poll() is not None, "the start")
+    for _ in range(100):
+        process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "read anew" in log.read_text() or process.poll() is not None, "the reload")
+    process.terminate()
+    assert process.wait(5) == 0
