@@ -222,7 +222,12 @@ class Log:
             if source.is_damaged or is_gap:
                 self.is_worn = True
                 self._tally.corrupt.value += 1
-                log.warning("%s is damaged, or what was before it: some of it is lost", file.name)
+                log.warning(
+                    "%s is damaged, or what was before it: some of it is lost (%d bytes in it, %d at its end)",
+                    file.name,
+                    source.lost_bytes,
+                    source.torn_bytes,
+                )
             elif source.torn_bytes:
                 log.info(
                     "%s: the last %d bytes were not written to their end and do not count", file.name, source.torn_bytes

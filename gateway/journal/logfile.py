@@ -28,7 +28,8 @@ written again, and a damaged place can be told from a torn end. Between and behi
 | what happens                         | what is found                             | what the next start does          |
 |--------------------------------------|-------------------------------------------|-----------------------------------|
 | kill in the middle of a write        | half a frame at the end                   | cuts it off                       |
-| power fails between two flushes      | a torn end, maybe pieces behind           | cuts at the first wrong frame     |
+| power fails between two flushes, or  | a torn end, maybe pieces behind           | cuts at the first wrong frame,    |
+| the end goes bad later: who can tell |                                           | says so, sets the file aside      |
 | a place of the medium goes bad       | a wrong frame, a flag 1 somewhere behind  | loses the frames up to that flag  |
 | power fails while a snapshot is made | `.new`, the logs it would have replaced   | removes it, reads the logs        |
 | ... between its rename and the rest  | the snapshot, logs that it covers         | removes those                     |
@@ -117,7 +118,8 @@ class Source:
     """A file being read; whatever the disk answers, it gives what can be believed and never raises.
 
     `last`: number of the last frame given. `lost_bytes`: what damage cost before the end; `torn_bytes`: what was cut
-    off at the end. `is_complete`: a snapshot was read to its last frame, and none is missing.
+    off at the end. `is_cut`: that is the beginning of one frame, as a kill
+    leaves it. `is_complete`: a snapshot was read to its last frame, and none is missing.
     """
 
     def __init__(self, disk: Disk, file: File) -> None:
@@ -131,6 +133,7 @@ class Source:
         self.last = 0 if file.kind == "snapshot" else file.first - 1
         self.lost_bytes = 0
         self.torn_bytes = 0
+        self.is_cut = True
         self.is_complete = False
         self.size = 0
         try:
@@ -150,7 +153,7 @@ class Source:
     def is_damaged(self) -> bool:
         """Whether something is missing that was once on the medium, or cannot be read."""
         incomplete = self.file.kind == "snapshot" and not self.is_complete
-        return bool(self.lost_bytes or self._failures or incomplete)
+        return bool(self.lost_bytes or self._failures or incomplete or not self.is_cut)
 
     def frames(self) -> Iterator[Frame]:
         """The frames that count, in order."""
@@ -174,6 +177,14 @@ class Source:
                 return
         left = self.read(at, self.size - at).rstrip(b"\0") if at < self.size else b""
         self.torn_bytes = len(left)
+        self.is_cut = self._is_beginning(left.lstrip(b"\0"))  # a frame behind a flush begins a block
+
+    def _is_beginning(self, data: bytes) -> bool:
+        """Whether these bytes, zeros at their end left out, may be the beginning of the next frame."""
+        if len(data) < HEAD_LENGTH:
+            return data[: len(_MAGIC)] == _MAGIC[: len(data)]
+        _, length, number = _REST.unpack_from(data, _START.size)
+        return data.startswith(_MAGIC) and number == self.last + 1 and len(data) < HEAD_LENGTH + length
 
     def _behind(self, at: int) -> Frame | None:
         """The next frame that stands at the start of a block and knows that all before it was on the medium."""

@@ -604,8 +604,39 @@ def test_a_frame_that_begins_a_block_by_chance_does_not_make_a_torn_end_whole(ma
     file.cache[2 * BLOCK + 50 : 2 * BLOCK + 60] = b"torn torn!"
     sources = Log(disk, Tally()).recover()
     assert [frame.number for frame in sources[0].frames()] == [1, 2]
-    assert not sources[0].is_damaged
+    assert sources[0].lost_bytes == 0
     assert sources[0].torn_bytes > 4 * BLOCK
+
+
+@pytest.mark.parametrize("damage", ["one bit", "all of it"])
+def test_an_end_that_no_kill_leaves_like_that_is_told_and_set_aside(make_disk, caplog, damage):
+    disk = make_disk()
+    log, _ = opened(disk)
+    for number in range(1, 50):
+        log.append(number, payload_of(number))
+    log.flush()
+    name = log.files[0].name
+    cache = disk.names_now[name].cache
+    if damage == "one bit":
+        cache[log.log_bytes // 2] ^= 1
+    else:
+        cache[:] = random.Random(1).randbytes(len(cache))
+    tally = Tally()
+    log = Log(disk, tally)
+    sources = log.recover()
+    found = [frame.number for frame in sources[0].frames()]
+    log.judge(sources)
+    assert found == list(range(1, len(found) + 1))
+    assert len(found) < 49
+    assert (log.is_worn, tally.corrupt.value) == (True, 1)
+    assert f"{name} is damaged" in caplog.text
+    covered, snapshot = log.roll()
+    for source in covered:
+        for _ in source.frames():
+            pass
+    snapshot.add(b"", is_last=True)
+    log.install(snapshot, covered)
+    assert name.replace(".log", ".bad") in disk.names()
 
 
 def test_a_block_that_landed_in_the_wrong_place_is_not_believed(make_disk):
@@ -632,7 +663,7 @@ def test_frames_count_one_after_the_other_or_not_at_all(make_disk):
     disk.put(file.name, (one + third).ljust(BLOCK, b"\0") + earlier)
     source = Source(disk, file)
     assert [frame.payload for frame in source.frames()] == [b"one"]
-    assert not source.is_damaged
+    assert source.lost_bytes == 0
 
 
 def test_frames_of_another_file_are_not_believed(make_disk):
