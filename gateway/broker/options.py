@@ -38,8 +38,11 @@ class Address:
 
 def parse_address(url: str) -> Address:
     """The listener that a url names: `mqtt://127.0.0.1:1883`. Raises ValueError with the cure."""
-    parts = urlsplit(url)
     example = "write mqtt://127.0.0.1:1883, or mqtts:// ws:// wss:// likewise"
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not close, or hold no address
+        raise ValueError(f"'{url}' is no listener: an address of IPv6 stands in brackets, mqtt://[::1]:1883") from None
     if parts.scheme not in _PORTS:
         raise ValueError(f"'{url}' is no listener: {example}")
     try:
@@ -141,6 +144,12 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     commit_interval_s: float = 1.0
     sync: Literal["interval", "always"] = "interval"
+
+    @property
+    def knows_who(self) -> bool:
+        """Whether there is anything by which a client can prove who it is."""
+        by_certificate = self.tls is not None and self.tls.ca is not None and self.tls.identity != "none"
+        return self.users is not None or self.jwt is not None or by_certificate
 
     @property
     def asks_who(self) -> bool:

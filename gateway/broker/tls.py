@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from gateway.broker.options import Tls
 from gateway.broker.report import Report
@@ -59,8 +59,15 @@ def load(options: Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(_ALPN)
+
+    def locked() -> str:
+        key = options.key or options.cert
+        raise CertificateError(
+            f"{key}: the key is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN` and mode 0600"
+        )
+
     try:
-        context.load_cert_chain(options.cert, options.key, password=_no_password)
+        context.load_cert_chain(options.cert, options.key, password=locked)
     except OSError as error:  # ssl.SSLError is one
         raise CertificateError(_why(options, error)) from error
     if options.ca is not None:
@@ -70,21 +77,21 @@ def load(options: Tls) -> ssl.SSLContext:
 
 def _believe(context: ssl.SSLContext, ca: Path, options: Tls) -> None:
     context.verify_mode = ssl.CERT_REQUIRED if options.clients == "required" else ssl.CERT_OPTIONAL
-    _load(context, ca, "the certificates of authorities")
+    _load(context, ca, "x509", "the certificates of authorities")
     if options.crl is not None:
-        _load(context, options.crl, "a list of revoked certificates")
+        _load(context, options.crl, "crl", "a list of revoked certificates")
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
-def _load(context: ssl.SSLContext, path: Path, what: str) -> None:
+def _load(context: ssl.SSLContext, path: Path, kind: Literal["x509", "crl"], what: str) -> None:
+    """OpenSSL takes certificates where a list belongs, and finds later that there is none: every client is refused."""
+    before = context.cert_store_stats()[kind]
     try:
         context.load_verify_locations(path)
     except OSError as error:
         raise CertificateError(f"{path}: {_words(error)}; it must hold {what} as PEM") from error
-
-
-def _no_password() -> str:
-    raise CertificateError("the key is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN` and mode 0600")
+    if context.cert_store_stats()[kind] == before:
+        raise CertificateError(f"{path}: it must hold {what} as PEM, and holds none")
 
 
 def _words(error: OSError) -> str:
@@ -100,6 +107,11 @@ def _why(options: Tls, error: OSError) -> str:
     if not isinstance(error, ssl.SSLError):
         missing = [path for path in (options.cert, key) if not path.is_file()] or [options.cert, key]
         return f"{missing[0]}: {_words(error)}"
+    if b"CERTIFICATE-----" not in options.cert.read_bytes():
+        return f"{options.cert}: it holds no certificate; it must be a PEM file, the chain behind the certificate"
+    if b"PRIVATE KEY-----" not in key.read_bytes():
+        cure = "it must be a PEM file" if options.key else "put the key there too, or name its file in `key`"
+        return f"{key}: it holds no private key; {cure}"
     return f"{options.cert}: {_words(error)}; certificate (its chain behind it) and key must be PEM files"
 
 

@@ -126,7 +126,7 @@ def _summary(config: Config) -> list[str]:
         )
     if config.broker is not None:
         options = config.broker.options
-        who = "anybody may enter" if not options.asks_who else "with users"
+        who = "clients must show who they are" if options.asks_who else "anybody may enter"
         lines.append(f"broker: {', '.join(map(str, options.listen))}, {who}")
     lines.append(f"spool: {config.spool.path}")
     return lines

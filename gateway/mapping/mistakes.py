@@ -141,6 +141,8 @@ def _say(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{show(value)} is none of {', '.join(choices)}{_suggest(value, choices)}"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {show(value)}{_hint(kind, value)}"
+    if kind == "too_short":
+        return "the list is empty. Write at least one entry, or take the key out"
     if kind in _BOUNDS:
         return f"{show(value)} is too {'small' if 'greater' in kind else 'large'}. {_BOUNDS[kind].format(**context)}"
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, got {show(value)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,6 +152,7 @@ class BrokerSection(Section):
     )
     payload: Annotated[list[Payload], BeforeValidator(many, json_schema_input_type=str | list[str])] = Field(
         default_factory=_json,
+        min_length=1,
         description="How values are live: json, one object for each batch; value, one topic a tag; or both.",
     )
     topic: str | None = Field(
@@ -189,8 +191,7 @@ def read_broker(given: Any, place: Place, reading: Reading) -> Broker | None:
     )
     checks.openness(options)
     forms = checks.forms(section)
-    if reading.mistakes.count == before:
-        checks.contents(options)
+    checks.contents(options)
     return None if reading.mistakes.count > before else Broker(options=options, forms=forms)
 
 
@@ -218,11 +219,13 @@ class _Checks:
         self._place = place
         self._reading = reading
         self._said: set[str] = set()
+        self._wrong: set[str] = set()
 
     def _at(self, *keys: str) -> Place:
         return self._reading.places.locate(self._given, list(keys), self._place)
 
     def _add(self, text: str, *keys: str) -> None:
+        self._wrong.add(keys[0])
         self._reading.mistakes.add(self._at(*keys), f"broker: {keys[-1]}: {text}")
 
     def _warn(self, text: str, *keys: str) -> None:
@@ -251,6 +254,8 @@ class _Checks:
                 continue
             if address.port and any((a.host, a.port) == (address.host, address.port) for a in found):
                 self._add(f"{address.host}:{address.port} is named twice. Take one out", "listen")
+            elif address.port and (other := next((a for a in found if _share(a, address)), None)):
+                self._add(f"{address} and {other} share a port, and one is all addresses. Take one out", "listen")
             found.append(address)
         return found
 
@@ -266,6 +271,10 @@ class _Checks:
             self._add("no listener is encrypted. Write mqtts:// or wss://, or take tls out", "tls")
         if given.crl is not None and given.ca is None:
             self._add("revoked certificates mean nothing where none is accepted. Write ca", "tls", "crl")
+        if given.clients == "optional" and given.ca is None:
+            self._add(
+                "without a ca no client certificate is asked for. Write ca, or take clients out", "tls", "clients"
+            )
         if given.identity != "none" and given.ca is None:
             self._add("without a ca no client certificate is believed. Write ca", "tls", "identity")
         cert = self.file("cert", given.cert, "tls")
@@ -302,23 +311,54 @@ class _Checks:
             known = options.users is not None or options.jwt is not None
             cure = "Take anonymous out" if options.anonymous and known else "Write users (see `headgate passwd`)"
             self._add(f"{outside[0]} would let anybody on the network in. {cure}, or listen on 127.0.0.1", "listen")
+        for key, is_given in (("anonymous", options.anonymous), ("admins", bool(options.admins))):
+            if is_given and not options.knows_who:
+                self._warn("says nothing where nobody is asked who they are. Write users, or take it out", key)
         for address in outside:
             if not address.is_secure and options.users is not None:
                 self._warn(f"passwords travel in the open to {address}. Use mqtts://", "listen")
 
     def contents(self, options: Options) -> None:
-        """What the files hold that the section names: users, rules, keys."""
+        """What the files hold that the section names: users, rules, keys, certificates; where nothing is said yet."""
         from gateway.broker.access import AccessError, read  # noqa: PLC0415 - only a file with a broker pays for it
 
         try:
             cautions = read(options).cautions
         except AccessError as error:
+            said_before = frozenset(self._wrong)
             for problem in error.problems:
-                self._reading.mistakes.add(self._place, f"broker: {problem}")
+                keys = self._naming(problem, options)
+                if keys[0] not in said_before:
+                    self._add(problem, *keys)
         else:
             for said in cautions:
                 if said not in self._said:  # where the file is named
-                    self._reading.mistakes.warn(self._place, f"broker: {said}")
+                    self._warn(said, *self._naming(said, options))
+        if options.tls is not None and "tls" not in self._wrong:
+            self._certificates(options.tls)
+
+    def _certificates(self, tls: Tls) -> None:
+        """Whether certificates, key and list can be used together. One that has expired is no reason not to start."""
+        from gateway.broker.tls import CertificateError, load  # noqa: PLC0415 - only a file with certificates pays
+        from gateway.settings.certificates import outdated  # noqa: PLC0415 - likewise
+
+        files = {"tls.key": tls.key, "tls.crl": tls.crl, "tls.ca": tls.ca, "tls.cert": tls.cert}
+        try:
+            load(tls)
+        except CertificateError as error:
+            self._add(str(error), *_key_of(str(error), files).split("."))
+            return
+        for key, said in outdated(tls, datetime.now(UTC)):
+            self._warn(said, "tls", key)
+
+    def _naming(self, problem: str, options: Options) -> list[str]:
+        """The key that names the file which a problem begins with."""
+        files: dict[str, Path | None] = {
+            "users": options.users,
+            "acl": options.acl,
+            "jwt.key": options.jwt.key if options.jwt else None,
+        }
+        return _key_of(problem, files).split(".")
 
     def forms(self, section: BrokerSection) -> tuple[Form, ...]:
         """In which forms the values are live."""
@@ -334,6 +374,22 @@ class _Checks:
             )
             self._add(f"payload {''.join(section.payload)} {needs}", "topic")
         return tuple(Form(payload, section.topic, section.retain) for payload in section.payload)
+
+
+def _share(one: Address, other: Address) -> bool:
+    """Whether both want the port that one of them takes on every address of IPv4, or of IPv6."""
+    hosts = {one.host, other.host}
+    return one.port == other.port and any(
+        every in hosts and all((":" in host) == (":" in every) for host in hosts)
+        for every in ("0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
+    )
+
+
+def _key_of(problem: str, files: dict[str, Path | None]) -> str:
+    """The key whose file a problem names first; the last key where it names none."""
+    return next(
+        (key for key, path in files.items() if path and problem.startswith((f"{path}:", f"{path} "))), [*files][-1]
+    )
 
 
 def _label(_place: Place) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway import config
@@ -52,11 +54,33 @@ def test_a_broker_spares_the_warning_that_values_go_nowhere(load):
     assert "values go nowhere" in load("").warnings[0].text
 
 
-def test_every_key_reaches_the_options(load, tmp_path):
+@pytest.fixture
+def certify(tmp_path):
+    """`certify(begins, ends, until)`: cert.pem, key.pem, ca.pem and crl.pem; in days from now, `until`: the list's."""
+
+    def certify(begins=-1, ends=9, until=9):
+        now, key = dt.datetime.now(dt.UTC), ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "plant")])
+        period = (now + dt.timedelta(begins), now + dt.timedelta(ends))
+        built = x509.CertificateBuilder(name, name, key.public_key(), 7, *period).sign(key, hashes.SHA256())
+        revoked = x509.CertificateRevocationListBuilder(name, now - dt.timedelta(99), now + dt.timedelta(until))
+        pem = serialization.Encoding.PEM
+        files = {"cert.pem": built.public_bytes(pem), "crl.pem": revoked.sign(key, hashes.SHA256()).public_bytes(pem)}
+        plain = serialization.NoEncryption()
+        files["key.pem"] = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+        for file, content in (*files.items(), ("ca.pem", files["cert.pem"])):
+            (tmp_path / file).write_bytes(content)
+            (tmp_path / file).chmod(0o600)
+
+    return certify
+
+
+def test_every_key_reaches_the_options(load, tmp_path, certify):
+    certify()
     public = ec.generate_private_key(ec.SECP256R1()).public_key()
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     contents = {"acl": "topic read #\n", "jwt.pem": pem.decode()}
-    for name in ("cert.pem", "key.pem", "ca.pem", "crl.pem", "acl", "passwd", "jwt.pem"):
+    for name in ("acl", "passwd", "jwt.pem"):
         (tmp_path / name).write_text(contents.get(name, ""))
         (tmp_path / name).chmod(0o600)
     broker = load("""broker:
@@ -102,6 +126,17 @@ def test_every_key_reaches_the_options(load, tmp_path):
         ("broker: {listen: mqtts://127.0.0.1}", "mqtts://127.0.0.1:8883 needs a certificate"),
         ("broker: {tls: {cert: gone.pem}}", "tls: no listener is encrypted"),
         ("broker: {listen: mqtts://127.0.0.1, tls: {cert: gone.pem}}", "gone.pem: no such file or directory"),
+        (
+            "broker: {listen: ['mqtt://127.0.0.1', 'ws://0.0.0.0:1883']}",
+            "ws://0.0.0.0:1883/mqtt and mqtt://127.0.0.1:1883 share a port",
+        ),
+        ("broker: {listen: 'mqtt://[::1'}", "an address of IPv6 stands in brackets"),
+        ("broker: {listen: []}", "listen: the list is empty. Write at least one entry"),
+        ("broker: {payload: []}", "payload: the list is empty. Write at least one entry"),
+        (
+            "broker: {listen: mqtts://127.0.0.1, tls: {cert: c, clients: optional}}",
+            "clients: without a ca no client certificate is asked for. Write ca",
+        ),
         ("broker: {users: gone}", "gone: no such file or directory"),
         ("broker: {jwt: {key: gone, algorithms: [HS256, RS256]}}", "HS256 has a shared secret"),
         ("broker: {jwt: {key: gone, algorithms: none}}", "algorithms: 'none' is none of HS256, RS256, ES256"),
@@ -131,6 +166,88 @@ def test_what_cannot_be_run_is_refused_with_place_and_cure(load, broker, expecte
 def test_what_stands_in_the_files_is_checked_too(load, tmp_path, key, content, expected):
     (tmp_path / key).write_text(content)
     assert any(expected in text for text in mistakes(load, f"broker: {{{key}: {key}}}"))
+
+
+def test_all_files_are_looked_at_though_one_is_wrong(load, tmp_path):
+    (tmp_path / "acl").write_text("allow #\n")
+    (tmp_path / "passwd").write_text("eve:plain\n")
+    found = mistakes(load, "broker: {listen: http://x, users: passwd, acl: acl, jwt: {key: gone, algorithms: ES256}}")
+    assert [text.partition(": ")[0] for text in found] == ["2:18", "2:35", "2:48", "2:64"]
+    assert "passwd:1: user 'eve'" in found[1]
+    assert "acl:1: 'allow' is no word" in found[2]
+    assert "gone: no such file" in found[3]
+
+
+_TLS = "broker: {listen: mqtts://127.0.0.1, tls: {cert: cert.pem, key: key.pem, ca: ca.pem, crl: crl.pem}}"
+
+
+def test_certificates_that_fit_are_well(load, certify):
+    certify()
+    assert load(_TLS).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "other", "key", "expected"),
+    [
+        ("cert.pem", None, "cert", "it holds no certificate"),
+        ("key.pem", None, "key", "it holds no private key"),
+        ("cert.pem", "key.pem", "cert", "it holds no certificate"),
+        ("ca.pem", None, "ca", "it must hold the certificates of authorities as PEM"),
+        ("crl.pem", None, "crl", "it must hold a list of revoked certificates as PEM"),
+        ("crl.pem", "ca.pem", "crl", "a list of revoked certificates as PEM, and holds none"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_refused_where_it_is_named(
+    load, certify, tmp_path, file, other, key, expected
+):
+    certify()
+    (tmp_path / file).write_bytes((tmp_path / other).read_bytes() if other else b"what is this\n")
+    (found,) = mistakes(load, _TLS)
+    assert found.startswith(f"2:{_TLS.index(file) + 1}: broker: {key}: {tmp_path / file}: ")
+    assert expected in found
+
+
+def test_a_key_of_another_certificate_is_refused(load, certify, tmp_path):
+    certify()
+    key = (tmp_path / "key.pem").read_bytes()
+    certify()
+    (tmp_path / "key.pem").write_bytes(key)
+    (found,) = mistakes(load, _TLS)
+    assert f"key.pem: this key does not belong to the certificate {tmp_path}/cert.pem" in found
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [
+        ({"begins": -9, "ends": -1}, {"cert": "clients refuse it. Renew it", "ca": "whom it vouches for is refused"}),
+        ({"begins": 1}, {"cert": "Set this machine's clock", "ca": "Set this machine's clock"}),
+        ({"ends": 30_000}, {}),  # beyond 2050 a date is written in another way
+        ({"until": -1}, {"crl": "clients are refused. Have a new list issued"}),
+    ],
+)
+def test_what_is_out_of_date_is_warned_of_and_stops_nothing(load, certify, dates, expected):
+    certify(**dates)
+    said = load(_TLS).warnings
+    assert [w.place.column for w in said] == [_TLS.index(f"{key}.pem") + 1 for key in expected]
+    for warning, text in zip(said, expected.values(), strict=True):
+        assert text in warning.text
+        assert "20" in warning.text  # the date
+
+
+def test_what_says_nothing_without_users_is_warned_of(load):
+    said = [w.text for w in load("broker: {anonymous: true, admins: chief}").warnings]
+    assert [text.partition(" says nothing where nobody is asked")[0] for text in said] == [
+        "broker: anonymous:",
+        "broker: admins:",
+    ]
+
+
+def test_rules_that_everybody_can_change_are_warned_of(load, tmp_path):
+    (tmp_path / "acl").write_text("topic read #\n")
+    (tmp_path / "acl").chmod(0o666)
+    (warning,) = load("broker: {acl: acl}").warnings
+    assert warning.place.column == 15
+    assert "acl can be changed by everybody on this machine: chmod" in warning.text
 
 
 def test_a_password_that_travels_in_the_open_is_warned_of(load, tmp_path):
@@ -169,10 +286,9 @@ def test_anonymous_beyond_loopback_is_refused_even_with_users(load, tmp_path):
     assert any("Take anonymous out" in text for text in found)
 
 
-def test_optional_certificates_do_not_open_a_listener_to_the_world(load, tmp_path):
-    for name in ("cert.pem", "ca.pem"):
-        (tmp_path / name).write_text("x")
-    tls = "tls: {cert: cert.pem, ca: ca.pem, clients: %s}"
+def test_optional_certificates_do_not_open_a_listener_to_the_world(load, certify):
+    certify()
+    tls = "tls: {cert: cert.pem, key: key.pem, ca: ca.pem, clients: %s}"
     found = mistakes(load, "broker: {listen: mqtts://0.0.0.0, " + tls % "optional" + "}")
     assert any("would let anybody" in text for text in found)
     assert load("broker: {listen: mqtts://0.0.0.0, " + tls % "required" + "}").broker.options.asks_who

@@ -356,13 +356,15 @@ def test_a_slow_client_over_tls_is_noticed_and_resumed(run, network, notation, a
     [
         (lambda a: a.path("server.pem").unlink(), r"server.pem: No such file"),
         (lambda a: a.path("server.key").unlink(), r"server.key: No such file"),
-        (lambda a: a.path("server.pem").write_text("x"), r"server.pem: .*must be PEM"),
-        (lambda a: a.path("server.key").write_text("x"), r"server.pem: .*must be PEM"),
+        (lambda a: a.path("server.pem").write_text("x"), r"server.pem: it holds no certificate; it must be a PEM file"),
+        (lambda a: a.path("server.key").write_text("x"), r"server.key: it holds no private key; it must be a PEM file"),
         (lambda a: a.make("other", "x") and a.path("other.key").replace(a.path("server.key")), "does not belong to"),
         (lambda a: a.ca.write_text("x"), r"ca.pem: .*authorities as PEM"),
         (lambda a: a.ca.unlink(), r"ca.pem: No such file"),
         (lambda a: a.path("crl.pem").write_text("x"), r"crl.pem: .*revoked certificates as PEM"),
-        (lambda a: _encrypt(a.path("server.key")), "the key is encrypted; decrypt it"),
+        (lambda a: a.ca.replace(a.path("crl.pem")) and a.revoke().rename(a.ca), r"ca.pem: .*authorities as PEM"),
+        (lambda a: a.path("crl.pem").write_bytes(a.ca.read_bytes()), r"crl.pem: .*revoked .* and holds none"),
+        (lambda a: _encrypt(a.path("server.key")), "server.key: the key is encrypted; decrypt it"),
     ],
 )
 def test_files_that_cannot_be_used_are_named_with_the_cure(authority, tls_of, damage, match):
