@@ -108,7 +108,7 @@ class Broker:
         self._compose_clients(limits, access, metrics, report, now)
         self._on_publish = self._publishing.on_publish
         self._on_puback = self._delivery.on_puback
-        self._sys_at = now
+        self._sys_at = now - SYS_INTERVAL_S  # at the first tick
         self._is_due = False
         self._ahead_s = 0.0
         self._packets = metrics.counter("broker_packets_received_total")

@@ -100,6 +100,16 @@ def test_figures_are_said_every_ten_seconds_and_only_to_their_own_name(world):
     assert "$SYS/broker/version" not in again, "only what has changed"
 
 
+def test_figures_are_there_at_the_first_tick(world):
+    world.access.admins.add("root")
+    world.advance(1)
+    peer = world.peer("root", username="root")
+    peer.subscribe("$SYS/broker/version")
+    (seen,) = peer.packets()
+    assert seen.payload.startswith(b"headgate version ")
+    assert seen.retain
+
+
 def test_somebody_else_does_not_take_over_a_session_with_what_was_meant_for_another_user(world):
     peer = world.peer("c", expiry=100, username="one")
     peer.subscribe("t", qos=1)
