@@ -1,8 +1,9 @@
 """What an operator should know of clients, one structured line each: refused logins, denials, time-outs, take-overs.
 
 A line is `event=login_refused client="meter 7" address=10.0.0.9 reason="..."`. Whatever a peer chose is quoted and
-escaped, so that no client identifier can forge a line or a field. One event of one address is written once in a while;
-what was left out in between is counted and said with the next line.
+escaped, so that no client identifier can forge a line or a field. One event of one client is written once in a while,
+and no more than a few clients of one address, behind which there may be many; what was left out in between is counted
+and said with the next line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from gateway.metrics import Metrics
 log = logging.getLogger("headgate.broker")
 
 _QUIET_S = 10.0
-"""So long after a line the same event of the same address is only counted."""
+"""So long after a line the same event of the same client, and after a few of them of its address, is only counted."""
+
+_CLIENTS = 8
+"""So many clients of an address are named in that time."""
 
 _REMEMBERED = 4_096
 _LINES_PER_S = 20.0
@@ -32,7 +36,7 @@ class Report:
     def __init__(self, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._suppressed = metrics.counter("broker_report_suppressed_total")
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, str], tuple[float, int, tuple[int, ...]]] = {}  # when, left out, who was named
         self._allowance = _BURST
         self._last = clock.monotonic()
 
@@ -43,12 +47,15 @@ class Report:
         """Report an event, or only count it. `event` is a word of ours; the rest may be anything."""
         now = self._clock.monotonic()
         key = (event, address)
-        last, left_out = self._seen.get(key, (0.0, -1))
-        if (left_out >= 0 and now - last < _QUIET_S) or not self._may_write(now):
+        who = hash(client_id)
+        last, left_out, named = self._seen.get(key, (now, 0, ()))
+        if now - last >= _QUIET_S:
+            last, named = now, ()
+        if who in named or len(named) >= _CLIENTS or not self._may_write(now):
             self._suppressed.value += 1
-            self._remember(key, last, max(left_out, 0) + 1)
+            self._remember(key, last, left_out + 1, named)
             return
-        self._remember(key, now, 0)
+        self._remember(key, last, 0, (*named, who))
         more = f" suppressed={left_out}" if left_out > 0 else ""
         log.warning(
             "event=%s client=%s address=%s reason=%s%s", event, _value(client_id), _value(address), _value(reason), more
@@ -57,7 +64,7 @@ class Report:
     def tick(self) -> None:
         """Say what was left out and is over, and forget it. Call it now and then."""
         now = self._clock.monotonic()
-        for (event, address), (last, left_out) in list(self._seen.items()):
+        for (event, address), (last, left_out, _) in list(self._seen.items()):
             if now - last < _QUIET_S:
                 continue
             if left_out and not self._may_write(now):
@@ -74,10 +81,10 @@ class Report:
         self._allowance -= 1.0
         return True
 
-    def _remember(self, key: tuple[str, str], last: float, left_out: int) -> None:
+    def _remember(self, key: tuple[str, str], last: float, left_out: int, named: tuple[int, ...]) -> None:
         if key not in self._seen and len(self._seen) >= _REMEMBERED:
             del self._seen[next(iter(self._seen))]
-        self._seen[key] = (last, left_out)
+        self._seen[key] = (last, left_out, named)
 
 
 def _value(text: str) -> str:
