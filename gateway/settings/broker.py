@@ -315,8 +315,10 @@ class _Checks:
             if is_given and not options.knows_who:
                 self._warn("says nothing where nobody is asked who they are. Write users, or take it out", key)
         for address in outside:
-            if not address.is_secure and options.users is not None:
-                self._warn(f"passwords travel in the open to {address}. Use mqtts://", "listen")
+            if not address.is_secure and (options.users is not None or options.jwt is not None):
+                what = "passwords" if options.users is not None else "tokens"
+                cure = "wss" if address.is_websocket else "mqtts"
+                self._warn(f"{what} travel in the open to {address}. Use {cure}://", "listen")
 
     def contents(self, options: Options) -> None:
         """What the files hold that the section names: users, rules, keys, certificates; where nothing is said yet."""

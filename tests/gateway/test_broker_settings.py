@@ -258,6 +258,15 @@ def test_a_password_that_travels_in_the_open_is_warned_of(load, tmp_path):
     assert warnings == ["broker: listen: passwords travel in the open to mqtt://0.0.0.0:1883. Use mqtts://"]
 
 
+def test_a_token_that_travels_in_the_open_is_warned_of(load, tmp_path):
+    (tmp_path / "secret").write_text("x" * 32)
+    (tmp_path / "secret").chmod(0o600)
+    file = "broker: {listen: ws://0.0.0.0, jwt: {key: secret, algorithms: HS256}}"
+    assert [w.text for w in load(file).warnings] == [
+        "broker: listen: tokens travel in the open to ws://0.0.0.0:8083/mqtt. Use wss://"
+    ]
+
+
 def test_a_password_file_that_everybody_reads_is_warned_of(load, tmp_path):
     (tmp_path / "passwd").write_text("")
     (tmp_path / "passwd").chmod(0o644)
