@@ -47,7 +47,7 @@ class Report:
         """Report an event, or only count it. `event` is a word of ours; the rest may be anything."""
         now = self._clock.monotonic()
         key = (event, address)
-        who = hash(client_id)
+        who = hash(client_id or reason)  # whoever has no name yet is told apart by what is wrong
         last, left_out, named = self._seen.get(key, (now, 0, ()))
         if now - last >= _QUIET_S:
             last, named = now, ()

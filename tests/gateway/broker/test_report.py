@@ -93,6 +93,13 @@ def test_a_few_clients_of_an_address_are_named_and_the_others_counted(clock, lin
     ]
 
 
+def test_who_has_no_name_is_told_apart_by_what_is_wrong(clock, lines):
+    report = Report(clock, Metrics())
+    for reason in ("expired", "revoked", "expired"):
+        report.say("tls_failed", address="10.0.0.9", reason=reason)
+    assert [line.split()[-1] for line in lines] == ["reason=expired", "reason=revoked"]
+
+
 def test_what_was_left_out_is_said_even_if_nothing_follows(clock, lines):
     report = Report(clock, Metrics())
     for _ in range(5):
