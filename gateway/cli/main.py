@@ -21,6 +21,19 @@ COMMANDS = ("run", "check", "demo", "init", "schema", "read", "status", "passwd"
 _INTERRUPTED = 130
 
 
+class _Command(argparse.ArgumentParser):
+    """One command's arguments: options may stand between the others, `passwd FILE --delete USER`."""
+
+    _is_inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What the list of commands calls for the one that is wanted; it comes back here for each half."""
+        if self._is_inside:
+            return super().parse_known_args(args, namespace)
+        self._is_inside = True
+        return self.parse_known_intermixed_args(args, namespace)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -46,7 +59,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
         epilog="Exit codes: 0 well, 1 it failed, 2 wrong use or wrong file.",
     )
     parser.add_argument("--version", action="version", version=f"headgate {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
     for name in names:
         module: Any = importlib.import_module(f"gateway.cli.{name}")
         sub = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)

@@ -116,6 +116,15 @@ def test_a_user_is_deleted(tmp_path, typed, capsys):
     assert "there is no user 'alice'" in capsys.readouterr().err
 
 
+def test_options_may_stand_before_the_name(tmp_path, typed):
+    file = tmp_path / "passwd"
+    for name in ("alice", "-bob"):
+        typed(b"x\n")
+        assert main(["passwd", str(file), "--stdin", *PBKDF2, "--", name]) == 0
+    assert main(["passwd", str(file), "--delete", "alice"]) == 0
+    assert [name for name, _ in users_of(file)] == ["-bob"]
+
+
 def test_users_are_listed_with_how_their_password_is_kept(tmp_path, typed, capsys):
     file = tmp_path / "passwd"
     typed(b"x\n")
