@@ -98,12 +98,24 @@ def _set(args: argparse.Namespace) -> int:
     except ImportError:
         raise RefusedError("argon2id needs the package argon2-cffi. Install it, or choose --hash pbkdf2") from None
     with _alone(args.file) as folder:
-        after = replaced(_read(args.file) if args.file.exists() else b"", args.user, text)
+        before = _read(args.file) if args.file.exists() else b""
+        if _is_foreign(before):
+            raise RefusedError(
+                f"{args.file}: this is no password file, no line of it is USER:HASH. Nothing is changed, name another"
+            )
+        after = replaced(before, args.user, text)
         _write(args.file, after, folder)
     print(f"{args.file}: the password of user {args.user!r} is set", file=sys.stderr)
     for problem in _problems(after, args.file):
         print(problem, file=sys.stderr)
     return 0
+
+
+def _is_foreign(data: bytes) -> bool:
+    """Whether this is rather some other file, a gateway file for example. A list of plain passwords is none."""
+    lines = [line.rstrip() for line in data.split(b"\n") if line.strip() and not line.startswith(b"#")]
+    is_other = any(b":" not in line or b": " in line or line.endswith(b":") for line in lines)
+    return is_other and not any(b":$" in line for line in lines)
 
 
 def _from_stdin() -> bytes:

@@ -125,6 +125,18 @@ def test_options_may_stand_before_the_name(tmp_path, typed):
     assert [name for name, _ in users_of(file)] == ["-bob"]
 
 
+@pytest.mark.parametrize(
+    "content", [b"gateway: g\nbroker:\n", b"\x7fELF\0\n", b"root:x:0:0::/root:/bin/sh\nplain words\n"]
+)
+def test_a_file_that_is_something_else_stays_as_it_is(tmp_path, typed, capsys, content):
+    file = tmp_path / "gateway.yaml"
+    file.write_bytes(content)
+    typed(b"x\n")
+    assert main(["passwd", str(file), "bob", "--stdin", *PBKDF2]) == 1
+    assert "this is no password file" in capsys.readouterr().err
+    assert file.read_bytes() == content
+
+
 def test_users_are_listed_with_how_their_password_is_kept(tmp_path, typed, capsys):
     file = tmp_path / "passwd"
     typed(b"x\n")
