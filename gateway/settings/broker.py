@@ -105,7 +105,9 @@ class LimitsSection(Section):
         10_000, description="Sessions that outlive their connection; beyond it the one longest offline goes."
     )
     subscriptions: Count = Field(1_000, description="Subscriptions of one session.")
-    topic_levels: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="Levels of a topic.")
+    topic_levels: Annotated[int, Field(ge=1, le=1024)] = Field(
+        64, description="Levels of a topic filter; deeper topics are reached by # only."
+    )
     queue_messages: Count = Field(
         10_000, description="Messages that may wait for one session; beyond it the oldest go, counted."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from dataclasses import fields, replace
 
 import pytest
 from cryptography import x509
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway import config
 from gateway.app import App
-from gateway.broker.options import Address, parse_address
+from gateway.broker.options import Address, Limits, parse_address
 from gateway.errors import FileError
 from gateway.uplinks.tap import Form
 
@@ -46,6 +47,7 @@ def test_the_bare_key_is_a_broker_on_loopback_without_users(load):
     broker = load("broker:\n").broker
     assert broker.options.listen == (Address("mqtt", "127.0.0.1", 1883),)
     assert not broker.options.asks_who
+    assert broker.options.limits == Limits()
     assert broker.forms == (Form("json"),)
 
 
@@ -110,6 +112,45 @@ def test_every_key_reaches_the_options(load, tmp_path, certify):
     assert options.limits.publish_per_s == 7
     assert (options.commit_interval_s, options.sync) == (0.25, "always")
     assert broker.forms == (Form("json", None, True), Form("value", None, True))
+
+
+_LIMITS = {
+    "connections": (5, 5),
+    "connections_per_address": (6, 6),
+    "connects_per_s": (0.5, 0.5),
+    "connect_timeout": ("3s", 3.0),
+    "connect_bytes": ("2KiB", 2048),
+    "packet_bytes": ("64KiB", 65536),
+    "receive_maximum": (7, 7),
+    "max_in_flight": (8, 8),
+    "topic_alias_maximum": (0, 0),
+    "keep_alive_maximum": ("10m", 600),
+    "session_expiry_maximum": ("1d", 86400),
+    "sessions": (9, 9),
+    "subscriptions": (10, 10),
+    "topic_levels": (11, 11),
+    "queue_messages": (12, 12),
+    "queue_bytes": ("3KiB", 3072),
+    "total_queue_bytes": ("4KiB", 4096),
+    "retained_messages": (13, 13),
+    "retained_bytes": ("5KiB", 5120),
+    "publish_per_s": (14, 14.0),
+    "publish_bytes_per_s": ("6KiB", 6144),
+    "stall": ("15s", 15.0),
+}
+
+
+@pytest.mark.parametrize("key", _LIMITS)
+def test_every_limit_reaches_the_options_and_no_other_one_changes(load, key):
+    given, expected = _LIMITS[key]
+    name = key if hasattr(Limits(), key) else f"{key}_s"
+    assert load(f"broker: {{limits: {{{key}: {given}}}}}").broker.options.limits == replace(
+        Limits(), **{name: expected}
+    )
+
+
+def test_no_limit_is_left_out_here():
+    assert {key.removesuffix("_s") for key in _LIMITS} == {f.name.removesuffix("_s") for f in fields(Limits)}
 
 
 @pytest.mark.parametrize(

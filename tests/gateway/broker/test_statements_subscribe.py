@@ -152,6 +152,14 @@ def test_s43_311_says_80_for_every_refusal(make_world):
     peer.expect("90 .. 0001 02 80 80 01 80")
 
 
+def test_s43_a_filter_of_more_levels_than_allowed_is_refused_and_only_a_hash_reaches_deeper_topics(make_world):
+    peer = make_world(topic_levels=3).peer()
+    assert peer.subscribe("a/b/c", "a/b/c/d", "a/b/+/+", "a/#") == (0, 0x8F, 0x8F, 0)
+    peer.world.peer("p").publish("a/b/c/d/e", b"deep")
+    peer.world.peer("q").publish("a/b/c", b"flat")
+    assert sorted(peer.payloads()) == [b"deep", b"flat"]
+
+
 def test_s43_a_full_session_may_still_change_a_subscription_it_has(make_world):
     world = make_world(subscriptions=2)
     peer = world.peer()
