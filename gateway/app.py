@@ -287,7 +287,10 @@ def _allow_files(connections: int) -> None:
     if granted == resource.RLIM_INFINITY or granted >= wanted:
         return
     allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    except (OSError, ValueError):  # a confined process may not ask: it goes on with what it has
+        allowed = granted
     if allowed < wanted:
         log.warning(
             "broker: the system allows %d open files, limits.connections asks for %d: raise LimitNOFILE= (ulimit -n)",

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from gateway import app as composition
 from gateway.app import App
 from gateway.config import from_mapping
 from gateway.control import ControlError, ask
@@ -58,6 +59,16 @@ def test_a_port_that_is_taken_costs_the_broker_and_nothing_else(tmp_path, caplog
     assert status["broker"]["missing"] == [taken]
     assert len(status["broker"]["listen"]) == 1
     assert [r.getMessage() for r in caplog.records if "cannot listen" in r.getMessage()]
+
+
+def test_a_confined_process_that_may_not_have_more_files_runs_all_the_same(caplog, monkeypatch):
+    def denied(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(composition.resource, "getrlimit", lambda _: (64, 9999))
+    monkeypatch.setattr(composition.resource, "setrlimit", denied)
+    composition._allow_files(5000)
+    assert "the system allows 64 open files, limits.connections asks for 5100" in caplog.text
 
 
 def test_values_are_live_on_the_broker_and_its_status_is_retained(tmp_path):
