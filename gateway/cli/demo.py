@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -65,4 +66,5 @@ def _how_to_listen(app: App) -> str:
     if not bound:
         return "The demo's broker could not listen."
     port = "" if bound[0].port == demo.PORT else f" -p {bound[0].port}"
-    return f"The same values live: mosquitto_sub -h 127.0.0.1{port} -t 'headgate/{demo.NAME}/#' -v"
+    install = "" if shutil.which("mosquitto_sub") else "  (apt install mosquitto-clients)"
+    return f"The same values live: mosquitto_sub -h 127.0.0.1{port} -t 'headgate/{demo.NAME}/#' -v{install}"
