@@ -20,7 +20,7 @@ from gateway.mapping.schema import Section
 from gateway.model import Device, Place, ScanGroup
 from gateway.settings.broker import Broker, check_live_topics, read_broker
 from gateway.settings.spool import Spool, read_spool
-from gateway.settings.uplinks import check_topics, read_uplinks, wrong_topic
+from gateway.settings.uplinks import check_topics, read_uplinks, warn_of_own_broker, wrong_topic
 from gateway.uplinks.options import Options
 
 Drivers = Callable[[str], type[Driver]]
@@ -124,6 +124,7 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
     check_topics(uplinks, devices, written, reading)
     if broker is not None:
         check_live_topics(broker, devices, _section(data, "broker"), reading)
+        warn_of_own_broker(uplinks, (a.port for a in broker.options.listen if a.port), written, reading)
     return _Draft(
         gateway=name,
         prefix=prefix.replace("{gateway}", name),

@@ -20,6 +20,15 @@ spool:
   # path: /var/lib/headgate/spool      # as a service; else headgate-data/spool beside this file
   max_bytes: 1GiB            # the oldest samples go first when a link stays away longer than this lasts
 
+# An MQTT broker of its own, on which every value is live. Then the uplink below is for another one, or goes.
+# broker:
+#   listen: mqtt://127.0.0.1:1883
+#   payload: [json, value]   # one object for each read, and one topic a tag, retained
+#   # listen: [mqtt://127.0.0.1:1883, mqtts://0.0.0.0:8883]
+#   # users: passwd          # `headgate passwd passwd NAME` makes it
+#   # acl: acl
+#   # tls: {{cert: broker.pem, key: broker.key}}
+
 uplinks:
   local:
     url: mqtt://127.0.0.1:1883

@@ -208,6 +208,19 @@ def check_topics(
         check_topic_of(uplink.topic, listed, at, _label(name)(at), reading)
 
 
+def warn_of_own_broker(
+    uplinks: Mapping[str, Options], ports: Iterable[int], data: dict[str, Any], reading: Reading
+) -> None:
+    """Warn of uplinks that lead to the gateway's own broker, whose listeners have these `ports` on this machine."""
+    own = frozenset(ports)
+    for name, uplink in uplinks.items():
+        for server in map(parse_server, uplink.servers):
+            if is_loopback(server.host) and server.port in own:
+                at = reading.places.locate(data, [name, "url"], reading.places.key(data, name))
+                text = f"url: {server} is this gateway's own broker, where values are live anyway. Take the uplink out"
+                reading.mistakes.warn(at, _label(name)(at) + text)
+
+
 def check_topic_of(topic: str, devices: Iterable[Device], at: Place, label: str, reading: Reading) -> None:
     """The same for one topic template that stands at a place."""
     words = set(_HOLE.findall(topic)) - _TOPIC_WORDS

@@ -275,6 +275,21 @@ def test_what_is_out_of_date_is_warned_of_and_stops_nothing(load, certify, dates
         assert "20" in warning.text  # the date
 
 
+@pytest.mark.parametrize(
+    ("url", "is_own"),
+    [
+        ("mqtt://localhost:1883", True),
+        ("mqtt://127.0.0.1", True),
+        ("mqtt://127.0.0.1:1884", False),
+        ("mqtt://h", False),
+    ],
+)
+def test_an_uplink_to_the_gateways_own_broker_is_warned_of(load, url, is_own):
+    said = load(f"broker:\nuplinks: {{u: {{url: '{url}'}}}}\n").warnings
+    assert ["this gateway's own broker" in w.text for w in said] == [True] * is_own
+    assert [(w.place.line, w.place.column) for w in said] == [(3, 20)] * is_own
+
+
 def test_what_says_nothing_without_users_is_warned_of(load):
     said = [w.text for w in load("broker: {anonymous: true, admins: chief}").warnings]
     assert [text.partition(" says nothing where nobody is asked")[0] for text in said] == [

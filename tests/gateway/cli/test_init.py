@@ -11,6 +11,22 @@ def test_the_starter_file_passes_the_check(tmp_path, capsys):
     assert "headgate check plant.yaml" in file.read_text()
 
 
+def test_the_starters_broker_passes_the_check_where_its_uplink_goes_elsewhere(tmp_path, capsys):
+    file = tmp_path / "plant.yaml"
+    assert main(["init", str(file)]) == 0
+    text = file.read_text()
+    for line in ("broker:", "  listen: mqtt", "  payload:"):
+        text = text.replace(f"# {line}", line, 1)
+    file.write_text(text)
+    assert main(["check", str(file)]) == 0
+    assert "is this gateway's own broker" in capsys.readouterr().out
+    file.write_text(text.replace("url: mqtt://127.0.0.1:1883", "url: mqtt://127.0.0.1:1884", 1))
+    assert main(["check", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "broker: mqtt://127.0.0.1:1883" in said
+    assert "warning" not in said
+
+
 def test_a_file_that_is_there_stays_as_it_is(tmp_path, capsys):
     file = tmp_path / "plant.yaml"
     file.write_text("mine")
