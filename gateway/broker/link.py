@@ -306,6 +306,10 @@ class Link(Client, asyncio.BufferedProtocol):
             scheme=self.listener.scheme,
         )
 
+    def certificate(self) -> bytes | None:
+        """The certificate that the other end has shown, as DER."""
+        return self.transport.get_extra_info("peercert_der") if self.transport is not None else None
+
     # Time.
 
     def look(self, now: float) -> None:

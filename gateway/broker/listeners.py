@@ -19,7 +19,7 @@ from gateway.broker.link import Link
 from gateway.broker.logins import Logins, Opening
 from gateway.broker.options import Address, Options
 from gateway.broker.report import Report
-from gateway.broker.tls import CertificateError, Certificates
+from gateway.broker.tls import CertificateError, Certificates, revoked
 from gateway.broker.turn import Broker, Store, Turn
 from gateway.clock import Clock
 from gateway.metrics import Metrics
@@ -164,8 +164,9 @@ class Server:
     async def reload(self) -> tuple[str, ...]:
         """Read certificates, revocations, users and rules anew. What is wrong with them, a sentence each.
 
-        What is wrong changes nothing. New certificates are for connections to come, those that are open stay. New rules
-        hold for everybody at once; whoever came in by a password or token that is no longer good is sent away.
+        What is wrong changes nothing. New certificates are for connections to come, those that are open stay, but for
+        whose certificate is revoked now. New rules hold for everybody at once; whoever came in by a password or token
+        that is no longer good is sent away.
         """
         problems: tuple[str, ...] = ()
         if self._certificates is not None:
@@ -173,11 +174,38 @@ class Server:
                 await self._certificates.reload()
             except CertificateError as error:
                 problems += (str(error),)
+            else:
+                problems += await self._send_revoked_away()
         if isinstance(self._access, Guard):
             result = await self._access.reload()
             problems += result.problems
             self._apply(result)
         return problems
+
+    async def _send_revoked_away(self) -> tuple[str, ...]:
+        tls, turn = self._options.tls, self._turn
+        shown = {link: der for link in turn.links if (der := link.certificate())}
+        if tls is None or tls.crl is None or not shown:
+            return ()
+        try:
+            gone = await asyncio.to_thread(revoked, tls.crl, set(shown.values()))
+        except (OSError, ValueError) as error:
+            return (f"{tls.crl}: {error}",)
+        now = turn.now()
+        for link, der in shown.items():
+            if der not in gone or link not in turn.links or link.is_finished:
+                continue
+            if link.opening is None:
+                self._end_access(link, "its certificate is revoked", now)
+            else:
+                link.abort()
+        turn.soon()
+        return ()
+
+    def _end_access(self, link: Link, reason: str, now: float) -> None:
+        who = link.identity
+        self._report.say("access_ended", client_id=who.client_id, address=who.address, reason=reason)
+        self._turn.broker.disconnect(who.client_id, Reason.NOT_AUTHORIZED, now)
 
     def _apply(self, result: Reload) -> None:
         turn = self._turn
@@ -186,7 +214,7 @@ class Server:
             turn.broker.access_changed(now)
         for link in list(turn.links):
             if link.opening is None and result.ends(link.identity):
-                turn.broker.disconnect(link.identity.client_id, Reason.NOT_AUTHORIZED, now)
+                self._end_access(link, f"its {link.identity.proof} is no longer good", now)
         turn.soon()
 
     # Opening.

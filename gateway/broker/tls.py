@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.broker.link import Link
 
 _ALPN = ["mqtt", "http/1.1"]  # the second is what browsers offer for secure WebSocket
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 _RECORD = 64 * 1024
 
 
@@ -73,6 +76,25 @@ def load(options: Tls) -> ssl.SSLContext:
     if options.ca is not None:
         _believe(context, options.ca, options)
     return context
+
+
+def revoked(crl: Path, shown: Collection[bytes]) -> frozenset[bytes]:
+    """Which of the certificates (DER) that clients have shown the lists of a file revoke. Blocks on the disk.
+
+    Raises OSError, or ValueError where a list is not as it should be.
+    """
+    from cryptography import x509  # noqa: PLC0415 - only where a list is read anew
+
+    pem = crl.read_bytes()
+    lists = [x509.load_pem_x509_crl(block[0]) for block in _CRL.finditer(pem)]
+    found = set()
+    for der in shown:
+        certificate = x509.load_der_x509_certificate(der)
+        for each in lists:
+            is_named = each.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+            if is_named and each.issuer == certificate.issuer:
+                found.add(der)
+    return frozenset(found)
 
 
 def _believe(context: ssl.SSLContext, ca: Path, options: Tls) -> None:
@@ -255,10 +277,10 @@ class Layer(asyncio.Transport, asyncio.BufferedProtocol):
         return 0 if self._under is None else self._under.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`peercert`: what the peer's certificate says; else what the socket's transport knows."""
-        if name == "peercert":
+        """`peercert`: what the peer's certificate says; `peercert_der`: it itself; else what the socket knows."""
+        if name in ("peercert", "peercert_der"):
             is_well = self._is_open and not self._is_over  # OpenSSL tells nothing of what was broken off
-            return self._object.getpeercert() if is_well else default
+            return self._object.getpeercert(name == "peercert_der") if is_well else default
         return default if self._under is None else self._under.get_extra_info(name, default)
 
     # Between them.

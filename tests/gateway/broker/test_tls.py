@@ -204,7 +204,7 @@ def test_a_certificate_of_another_authority_is_not_believed(network, notation, a
     asyncio.run(main())
 
 
-def test_a_revoked_certificate_is_refused_after_a_reload_and_open_connections_stay(
+def test_after_a_reload_who_shows_a_revoked_certificate_is_refused_or_sent_away_and_the_others_stay(
     run, network, notation, authority, tls_of
 ):
     async def main():
@@ -214,19 +214,27 @@ def test_a_revoked_certificate_is_refused_after_a_reload_and_open_connections_st
         async with network.serving(SECURE, options=options) as served:
             port = served.port("mqtts")
             before = await network.call(port, notation, ssl=authority.client_context("bad"))
-            before.say(network.connect("before"))
-            assert (await before.packet()).reason == 0
+            stays = await network.call(port, notation, ssl=authority.client_context("good"))
+            for caller, name in ((before, "before"), (stays, "stays")):
+                caller.say(network.connect(name))
+                assert (await caller.packet()).reason == 0
             authority.revoke(bad)
             assert await served.server.reload() == ()
             assert not await _is_let_in(network, notation, port, authority.client_context("bad"))
             assert await _is_let_in(network, notation, port, authority.client_context("good"))
-            before.say(network.PING)
-            assert (await before.packet()).kind == "PINGRESP"
-            await before.close()
+            gone = await before.packet()
+            assert (gone.kind, gone.reason) == ("DISCONNECT", 0x87)
+            stays.say(network.PING)
+            assert (await stays.packet()).kind == "PINGRESP"
+            for caller in (before, stays):
+                await caller.close()
 
     with network.reported() as lines:
         run(main())
     assert any('reason="certificate revoked"' in line for line in lines)
+    assert any(
+        'event=access_ended client=before address=127.0.0.1 reason="its certificate is' in line for line in lines
+    )
 
 
 def test_a_new_certificate_serves_new_connections_and_the_others_stay(run, network, notation, authority, tls_of):
