@@ -241,7 +241,7 @@ class Server:
         places: list[tuple[socket.AddressFamily, Any]] = list(
             dict.fromkeys((family, where) for family, _, _, _, where in found)
         )
-        if not self._options.asks_who and not all(is_loopback(where[0]) for _, where in places):
+        if not self._options.asks_who_at(address) and not all(is_loopback(where[0]) for _, where in places):
             cure = "name users (broker.users, made by `headgate passwd`), tokens or required client certificates"
             raise ListenError(f"{address}: anybody on the network could enter; {cure}, or listen on 127.0.0.1")
         return places

@@ -154,6 +154,10 @@ class Options:
     @property
     def asks_who(self) -> bool:
         """Whether a client must prove who it is on every listener."""
+        return all(self.asks_who_at(address) for address in self.listen)
+
+    def asks_who_at(self, address: Address) -> bool:
+        """Whether a client must prove who it is on this listener."""
         certificates = self.tls is not None and self.tls.ca is not None and self.tls.clients == "required"
-        everywhere = certificates and all(address.is_secure for address in self.listen)
-        return not self.anonymous and (self.users is not None or self.jwt is not None or everywhere)
+        by_certificate = certificates and address.is_secure
+        return by_certificate or (not self.anonymous and (self.users is not None or self.jwt is not None))

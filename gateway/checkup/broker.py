@@ -143,7 +143,7 @@ def _look_at_listener(
             else:
                 chart.wrong(error.text, error.cure)
         else:
-            _judge_answer(answer, options, chart)
+            _judge_answer(answer, address, options, chart)
 
 
 def _judge_port(address: Address, chart: Chart) -> None:
@@ -193,16 +193,18 @@ def _asks_certificate(error: DialError, options: Options, address: Address) -> b
     return required and (isinstance(error.cause, (ssl.SSLError, ConnectionError)) or "hung up" in error.text)
 
 
-def _judge_answer(answer: Connack, options: Options, chart: Chart) -> None:
+def _judge_answer(answer: Connack, address: Address, options: Options, chart: Chart) -> None:
     if answer.reason < 0x80:
-        if options.asks_who:
+        if options.asks_who_at(address):
             chart.wrong(
                 "a client without a login is let in, although the file asks for one",
                 "The gateway runs with an older file: start it again",
             )
         else:
             chart.well("answers, and accepts a client")
-    elif answer.reason in _LOGIN and (options.asks_who or options.users is not None or options.jwt is not None):
+    elif answer.reason in _LOGIN and (
+        options.asks_who_at(address) or options.users is not None or options.jwt is not None
+    ):
         chart.well("answers, and asks for a login")
     else:
         chart.wrong(f"answers, and refuses a client: {reason(answer.reason)}", "Look at the gateway's log")

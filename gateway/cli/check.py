@@ -126,7 +126,10 @@ def _summary(config: Config) -> list[str]:
         )
     if config.broker is not None:
         options = config.broker.options
-        who = "clients must show who they are" if options.asks_who else "anybody may enter"
+        unasked = [str(address) for address in options.listen if not options.asks_who_at(address)]
+        who = "clients must show who they are" if not unasked else "anybody may enter"
+        if 0 < len(unasked) < len(options.listen):
+            who += f" at {', '.join(unasked)}"
         lines.append(f"broker: {', '.join(map(str, options.listen))}, {who}")
     lines.append(f"spool: {config.spool.path}")
     return lines

@@ -309,10 +309,10 @@ class _Checks:
     def openness(self, options: Options) -> None:
         """Nobody from outside comes in without showing who they are; passwords do not travel in the open unsaid."""
         outside = [address for address in options.listen if not is_loopback(address.host)]
-        if outside and not options.asks_who:
+        if open_to_all := [address for address in outside if not options.asks_who_at(address)]:
             known = options.users is not None or options.jwt is not None
             cure = "Take anonymous out" if options.anonymous and known else "Write users (see `headgate passwd`)"
-            self._add(f"{outside[0]} would let anybody on the network in. {cure}, or listen on 127.0.0.1", "listen")
+            self._add(f"{open_to_all[0]} would let anybody on the network in. {cure}, or listen on 127.0.0.1", "listen")
         for key, is_given in (("anonymous", options.anonymous), ("admins", bool(options.admins))):
             if is_given and not options.knows_who:
                 self._warn("says nothing where nobody is asked who they are. Write users, or take it out", key)

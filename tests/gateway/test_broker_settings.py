@@ -359,6 +359,16 @@ def test_optional_certificates_do_not_open_a_listener_to_the_world(load, certify
     assert load("broker: {listen: mqtts://0.0.0.0, " + tls % "required" + "}").broker.options.asks_who
 
 
+def test_who_shows_a_certificate_outside_may_be_asked_nothing_on_this_machine(load, certify):
+    certify()
+    tls = "tls: {cert: cert.pem, key: key.pem, ca: ca.pem}"
+    options = load("broker: {listen: [mqtt://127.0.0.1, mqtts://0.0.0.0], " + tls + "}").broker.options
+    assert [options.asks_who_at(address) for address in options.listen] == [False, True]
+    assert not options.asks_who
+    found = mistakes(load, "broker: {listen: [mqtt://0.0.0.0, mqtts://0.0.0.0], " + tls + "}")
+    assert any("mqtt://0.0.0.0:1883 would let anybody" in text for text in found)
+
+
 @pytest.mark.parametrize("text", ["mqtt://127.0.0.1:0", "ws://[::1]:8083/mqtt", "mqtts://0.0.0.0:8883"])
 def test_an_address_reads_as_it_is_written(text):
     assert str(parse_address(text)) == text
