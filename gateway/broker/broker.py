@@ -259,6 +259,8 @@ class Broker:
         """Once a second: what is due by time alone. `ahead_s`: by how much the wall clock is ahead of `now`."""
         self._now = now
         self._ahead_s = ahead_s
+        if self._store is not None:
+            self._store.ahead_s = ahead_s
         self._is_due = True
         for client in self._queues.stalled(now):
             who = client.identity

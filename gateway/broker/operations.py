@@ -98,7 +98,7 @@ def read_subscription(data: bytes) -> tuple[Subscription, int | None]:
     return subscription, identifier or None
 
 
-def message_operation(message: Message, flags: int) -> bytes:
+def message_operation(message: Message, flags: int, ahead_s: float = 0.0) -> bytes:
     """Operation 5; `flags`: `RETAINED` or 0."""
     topic, payload = message.topic.encode(), message.payload
     origin, properties = message.origin, message.properties
@@ -110,7 +110,7 @@ def message_operation(message: Message, flags: int) -> bytes:
         _MESSAGE_FIXED + len(topic) + len(who) + len(field) + len(payload),
         message.number,
         message.qos | message.retain << 2 | flags,
-        math.inf if expires_at is None else expires_at,
+        math.inf if expires_at is None else expires_at + ahead_s,
         len(topic),
         len(who),
         len(field),

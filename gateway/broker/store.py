@@ -49,9 +49,13 @@ class Store(Writing):
     Operations never raise. Those noted without a break (while one packet is handled, say) count together or not at all;
     a message must be queued, retained or made a will in the same breath in which it is stored, or it is forgotten.
     Sessions are named by numbers that the core draws, and never uses twice.
+
+    `ahead_s`: by how much the wall clock is ahead of the core's time. Times are stored as the wall clock says them:
+    where it was set meanwhile (a machine without a clock of its own starts somewhere in the past), the next start must
+    not take what was noted today for something of long ago.
     """
 
-    __slots__ = ("_message",)
+    __slots__ = ("_message", "ahead_s")
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Store(Writing):
             snapshot_at=snapshot_at,
         )
         self._message = last_message
+        self.ahead_s = 0.0
 
     @classmethod
     async def open(
@@ -130,6 +135,8 @@ class Store(Writing):
         self, number: int, client_id: str, username: str | None, expiry_s: int, offline_since: float | None
     ) -> None:
         """A session is there, or has changed; `offline_since` is None while it is connected, else s since 1970."""
+        if offline_since is not None:
+            offline_since += self.ahead_s
         self._put(operations.session_operation(number, client_id, username, expiry_s, offline_since))
 
     def end_session(self, number: int) -> None:
@@ -149,7 +156,7 @@ class Store(Writing):
         """Store a message once, and give it its number; nothing where it has one."""
         if not message.number:
             self._message = message.number = self._message + 1
-            self._put(message_operation(message, 0))
+            self._put(message_operation(message, 0, self.ahead_s))
 
     def queue(self, number: int, message_number: int, qos: int, retain: bool, identifiers: tuple[int, ...]) -> None:  # noqa: FBT001 - hot
         """A message waits for a session, behind all that do."""
@@ -186,7 +193,7 @@ class Store(Writing):
             self._put(RETAIN_HEAD.pack(operations.RETAIN, message.number, len(text)) + text)
         else:
             self._message = message.number = self._message + 1
-            self._put(message_operation(message, RETAINED))
+            self._put(message_operation(message, RETAINED, self.ahead_s))
 
     def unretain(self, topic: str) -> None:
         """The topic has no retained message any more."""
@@ -196,7 +203,7 @@ class Store(Writing):
     def will(self, number: int, message: Message, due: float, delay_s: int = 0) -> None:
         """A session has a will, stored with it. `due`: s since 1970; infinity while the client is connected."""
         self.message(message)
-        self._put(WILL_BODY.pack(operations.WILL, number, message.number, due, delay_s))
+        self._put(WILL_BODY.pack(operations.WILL, number, message.number, due + self.ahead_s, delay_s))
 
     def will_done(self, number: int) -> None:
         """The session's will was published or is not wanted any more."""

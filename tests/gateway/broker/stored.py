@@ -33,6 +33,7 @@ class Notes(Store):
 
     def __init__(self, last_message=0):
         self._message = last_message
+        self.ahead_s = 0.0
         self._operations = []
         self._put = self._operations.append
 

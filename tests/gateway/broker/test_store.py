@@ -113,6 +113,26 @@ def test_what_was_noted_is_written_once_flushed_and_the_owner_hears_of_it():
     asyncio.run(main())
 
 
+def test_times_are_stored_as_the_wall_clock_says_them_also_after_it_was_set():
+    async def main():
+        disk = stored.simulated_disk()
+        async with opened(disk) as (store, _):
+            store.ahead_s = 86_400.0  # the machine woke up a day in the past
+            store.session(1, "c", None, 3600, 1000.0)
+            store.session(2, "d", None, 3600, None)
+            store.will(1, kept("w"), 1010.0)
+            message = kept("t")
+            message.expires_at = 1100.0
+            store.retain(message)
+        state, _ = recover(Log(disk.copy(), Tally()))
+        assert {session.client_id: session.offline_since for session in state.sessions} == {"c": 87_400.0, "d": None}
+        assert [session.will.due for session in state.sessions if session.will] == [87_410.0]
+        assert [message.expires_at for message in state.retained] == [87_500.0]
+        assert message.expires_at == 1100.0
+
+    asyncio.run(main())
+
+
 def test_a_turn_with_nothing_to_store_costs_nothing():
     async def main():
         disk = stored.simulated_disk()
