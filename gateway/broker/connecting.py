@@ -90,7 +90,7 @@ class Connecting:
         is_assigned = not identity.client_id
         if is_assigned and (connect.level == V5 or connect.clean_start):
             identity.client_id = self._draw_id(now)  # [MQTT-3.1.3-6]
-        objection = self._objection(identity, connect)
+        objection = self._objection(identity, connect, now)
         if objection is not None:
             reason, why = objection
             self._report.say("login_refused", client_id=connect.client_id, address=identity.address, reason=why)
@@ -120,16 +120,24 @@ class Connecting:
         client.send(greeting)
         self._delivery.resume(session, now)
 
-    def _objection(self, identity: Identity, connect: Connect) -> tuple[Reason, str] | None:
+    def _objection(self, identity: Identity, connect: Connect, now: float) -> tuple[Reason, str] | None:
         """Why a client that is known is not accepted all the same, if so."""
         if not identity.client_id:
             return Reason.CLIENT_IDENTIFIER_NOT_VALID, "a session needs a client identifier"  # 3.1.1: [MQTT-3.1.3-8]
         will = connect.will
         if will is not None and not self._publishing.may_publish(identity, will.topic):
             return Reason.NOT_AUTHORIZED, f"may not publish its will to {will.topic!r}"
-        if self._expiry(connect) and self._store is not None and self._store.failure:
-            return Reason.QUOTA_EXCEEDED, f"no session can be stored: {self._store.failure}"
+        failure = self._store.failure if self._store is not None else ""
+        if failure and self._expiry(connect) and not self._knows(identity, connect, now):
+            return Reason.QUOTA_EXCEEDED, f"no session can be stored: {failure}"
         return None
+
+    def _knows(self, identity: Identity, connect: Connect, now: float) -> bool:
+        """Whether the client goes on with a session that is stored: it shall not lose its view for want of a disk."""
+        session = self._sessions.get(identity.client_id, now)
+        if session is None or connect.clean_start:
+            return False
+        return session.number != 0 and _is_same_user(session.identity, identity)
 
     def _draw_id(self, now: float) -> str:
         return next(client_id for client_id in self._assigned if self._sessions.get(client_id, now) is None)

@@ -109,7 +109,7 @@ class Subscribing:
         is_new = parsed.text not in session.subscriptions
         if is_new and len(session.subscriptions) >= self._limits.subscriptions:
             return Reason.QUOTA_EXCEEDED, f"it has {len(session.subscriptions)} subscriptions already"
-        if session.number and self._store is not None and self._store.failure:
+        if is_new and session.number and self._store is not None and self._store.failure:
             return Reason.QUOTA_EXCEEDED, f"nothing can be stored: {self._store.failure}"
         return None, ""
 

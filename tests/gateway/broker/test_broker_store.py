@@ -318,6 +318,21 @@ def test_no_session_and_no_subscription_that_lasts_is_begun(world, failing):
     assert world.peer("new").subscribe("new", qos=1) == (1,)
 
 
+def test_a_session_that_is_there_goes_on_while_the_store_fails(world, failing):
+    lasting, _ = failing
+    lasting.cut()
+    again = world.link(5)
+    again.send(world.connect_bytes("lasting", 5, clean=False, expiry=100))
+    again.expect("20 .. 01 00 (*)")
+    back = world.peer("lasting", clean=False, expiry=100)
+    assert back.subscribe("t/lasting", qos=2) == (2,)
+    world.peer("p").publish("t/lasting", b"still", 0)
+    assert back.payloads() == [b"still"]
+    link = world.link(5)
+    link.send(world.connect_bytes("lasting", 5, clean=True, expiry=100))
+    link.expect("20 .. 00 97 (*)")
+
+
 def test_exchanges_under_way_finish_while_the_store_fails(world, store):
     peer, publisher = world.peer("c", expiry=100), world.peer("p")
     peer.subscribe("t", qos=2)
