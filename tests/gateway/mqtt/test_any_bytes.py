@@ -1,7 +1,6 @@
 """Whatever the bytes: a packet, or RemoteProtocolError. And a packet that was read can be written and read again."""
 
 import random
-import time
 
 import pytest
 from hypothesis import given
@@ -91,8 +90,7 @@ def test_ten_million_changed_packets_are_packets_or_errors(good_packets):
 def test_a_packet_of_very_many_filters_is_refused_before_it_holds_the_loop(first, one, level, head):
     head, one = bytes.fromhex(head), bytes.fromhex(one)
     assert judge(first, head + one * MOST, level)
-    started = time.process_time()
+    nonsense = b"\xff" * 1000  # is not looked at: it would be malformed
     with pytest.raises(RemoteProtocolError) as caught:
-        decode(first, head + one * 300_000, level)
-    assert time.process_time() - started < 0.2
+        decode(first, head + one * (MOST + 1) + nonsense, level)
     assert caught.value.reason == Reason.QUOTA_EXCEEDED

@@ -1,7 +1,6 @@
 """Properties: each in each place, given twice, cut off; and the memory of those of PUBLISH."""
 
 import dataclasses
-import time
 
 import paho.mqtt.properties as theirs
 import pytest
@@ -195,9 +194,7 @@ def test_properties_of_another_packet_are_not_taken_from_memory():
 def test_a_packet_of_very_many_properties_is_refused_before_it_holds_the_loop(one):
     one = bytes.fromhex(one)
     decode_properties(wire.varint_bytes(len(one) * MOST) + one * MOST, 0, Place.PUBLISH)
-    many = 200_000
-    started = time.process_time()
+    body = one * (MOST + 1) + b"\xff" * 1000  # nonsense that is not looked at: it would be malformed
     with pytest.raises(RemoteProtocolError) as caught:
-        decode_properties(wire.varint_bytes(len(one) * many) + one * many, 0, Place.PUBLISH)
-    assert time.process_time() - started < 0.2
+        decode_properties(wire.varint_bytes(len(body)) + body, 0, Place.PUBLISH)
     assert caught.value.reason == Reason.QUOTA_EXCEEDED
