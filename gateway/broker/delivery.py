@@ -192,14 +192,18 @@ class Delivery:
         self.sent.value += 1
         self.sent_bytes.value += len(message.payload)
 
-    def _encode(self, session: Session, client: Client, sending: Sending, packet_id: int, now: float) -> bytes | None:
+    def _encode(
+        self, session: Session, client: Client, sending: Sending, packet_id: int, now: float, *, dup: bool = False
+    ) -> bytes | None:
         """The PUBLISH as this client gets it; None where it is larger than the client takes [MQTT-3.1.2-24]."""
         message, qos, retain, identifiers, _ = sending
         if session.has_aliases:
             properties = message.outward(identifiers, now)
             topic, payload = message.topic, message.payload
-            return client.connection.publish(topic, payload, qos, retain, False, packet_id, properties)
+            return client.connection.publish(topic, payload, qos, retain, dup, packet_id, properties)
         head, tail = message.parts(session.level, qos, retain, identifiers, now)
+        if dup:
+            head = bytes((head[0] | 0x08,)) + head[1:]  # [MQTT-3.3.1-1]
         data = head + packet_id.to_bytes(2, "big") + tail if qos else head + tail
         return data if len(data) <= session.max_size else None
 
@@ -343,7 +347,7 @@ class Delivery:
             data = None
             self._denied.value += 1
         else:
-            data = self._encode_again(session, client, sending, packet_id, now)
+            data = self._encode(session, client, sending, packet_id, now, dup=True)
             self._too_large.value += data is None
         if data is not None:
             client.send(data)
@@ -353,18 +357,6 @@ class Delivery:
         del session.in_flight[packet_id]
         if session.number and self._store is not None:
             self._store.done(session.number, packet_id)
-
-    def _encode_again(
-        self, session: Session, client: Client, sending: Sending, packet_id: int, now: float
-    ) -> bytes | None:
-        message, qos, retain, identifiers, _ = sending
-        if session.has_aliases:
-            properties = message.outward(identifiers, now)
-            topic, payload = message.topic, message.payload
-            return client.connection.publish(topic, payload, qos, retain, True, packet_id, properties)
-        head, tail = message.parts(session.level, qos, retain, identifiers, now)
-        data = bytes((head[0] | 0x08,)) + head[1:] + packet_id.to_bytes(2, "big") + tail  # [MQTT-3.3.1-1]
-        return data if len(data) <= session.max_size else None
 
     def _replay(
         self, session: Session, client: Client, replays: dict[str, Replaying], now: float, *, may_launch: bool

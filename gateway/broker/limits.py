@@ -43,6 +43,11 @@ def plain_address(host: str) -> str:
     return str(mapped.ipv4_mapped or mapped) if isinstance(mapped, IPv6Address) else host
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    return ip_address(host.partition("%")[0]).is_loopback
+
+
 class Gate:
     """Counts connections in and out, in total and of each address, and how fast they come.
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
 from math import inf
 from typing import cast
 
 from gateway.broker.access import Peer
 from gateway.broker.client import Client, Identity
-from gateway.broker.limits import Meter
+from gateway.broker.limits import Meter, is_loopback
 from gateway.broker.logins import Opening
 from gateway.broker.options import Address
 from gateway.broker.turn import Turn
@@ -302,7 +301,7 @@ class Link(Client, asyncio.BufferedProtocol):
             address=self.address,
             port=name[1] if name else 0,
             certificate=certificate or None,
-            is_local=ip_address(self.address.partition("%")[0]).is_loopback,
+            is_local=is_loopback(self.address),
             scheme=self.listener.scheme,
         )
 

@@ -10,11 +10,10 @@ import asyncio
 import errno
 import socket
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from typing import Any
 
 from gateway.broker.access import Access, Guard, Refusal, Reload
-from gateway.broker.limits import Gate, plain_address
+from gateway.broker.limits import Gate, is_loopback, plain_address
 from gateway.broker.link import Link
 from gateway.broker.logins import Logins, Opening
 from gateway.broker.options import Address, Options
@@ -322,11 +321,6 @@ class Server:
     def _go_on(self, listener: Listener, sock: socket.socket) -> None:
         if sock in listener.sockets:
             self._turn.loop.add_reader(sock.fileno(), self._accept, listener, sock)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
-    return ip_address(host.partition("%")[0]).is_loopback
 
 
 def _prepare(sock: socket.socket, family: socket.AddressFamily) -> None:

@@ -16,6 +16,7 @@ from gateway.mqtt.properties import NONE, Properties
 from gateway.mqtt.reasons import Reason
 from gateway.uplinks.options import Options, Server, Tls, parse_server
 from gateway.uplinks.reasons import reason
+from gateway.uplinks.trust import context_of
 
 _ETHERNET, _SMALLEST = 1500, 1280
 """Bytes of a packet on Ethernet, and what every IPv6 link carries (RFC 8200, 5)."""
@@ -119,19 +120,10 @@ def _version(wire: Wire) -> str:
 def _context(tls: Tls) -> ssl.SSLContext:
     """TLS as the uplink speaks it. Raises DialError where a file is no good."""
     try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        if tls.cert is not None:
-            context.load_cert_chain(tls.cert, tls.key, password="")
+        return context_of(tls)
     except OSError as error:
-        said = getattr(error, "reason", None) or error.strerror or str(error)
-        text = f"the files of tls cannot be used: {str(said).lower().replace('_', ' ')}"
+        text = f"the files of tls cannot be used: {error}"
         raise DialError(text, "See the findings about these files", error) from error
-    if tls.alpn:
-        context.set_alpn_protocols(tls.alpn)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 # --- MQTT -----------------------------------------------------------------------------------------------------------

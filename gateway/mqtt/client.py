@@ -41,7 +41,7 @@ from gateway.mqtt.packets import (
     Unsubscribe,
 )
 from gateway.mqtt.properties import NONE, Properties
-from gateway.mqtt.reader import SHORT, Kind, Pace, Reader, kind_name
+from gateway.mqtt.reader import Kind, Pace, Reader, kind_name
 from gateway.mqtt.reasons import Reason
 
 _SUCCESS = Reason.SUCCESS
@@ -240,12 +240,7 @@ class ClientConnection(Reader):
 
     def _go(self, state: State) -> None:
         self._state = state
-        pace = _READS[state][0]
-        if pace is Pace.OVER:
-            self._drop()
-        elif pace is Pace.OPEN and self._largest < SHORT:
-            pace = Pace.CAREFUL
-        self._pace = pace
+        self._read_at(_READS[state][0])
 
     # what goes
 

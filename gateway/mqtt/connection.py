@@ -44,7 +44,7 @@ from gateway.mqtt.packets import (
     Unsuback,
 )
 from gateway.mqtt.properties import NONE, Place, Properties, encode_properties
-from gateway.mqtt.reader import SHORT, Kind, Pace, Reader, kind_name
+from gateway.mqtt.reader import Kind, Pace, Reader, kind_name
 from gateway.mqtt.reasons import Reason
 
 _SUCCESS = Reason.SUCCESS
@@ -231,12 +231,7 @@ class Connection(Reader):
         if state is State.HEARD and not self.is_connected:
             state = State.BROKEN
         self._state = state
-        pace = _READS[state][0]
-        if pace is Pace.OVER:
-            self._drop()
-        elif pace is Pace.OPEN and self._largest < SHORT:
-            pace = Pace.CAREFUL
-        self._pace = pace
+        self._read_at(_READS[state][0])
         self._is_brisk = state in _CONNECTED and (self.client_maximum_packet_size or 4) >= 4
 
     # what goes

@@ -302,6 +302,14 @@ class Reader:
         self._broken()
         raise RemoteProtocolError(reason, text)
 
+    def _read_at(self, pace: Pace) -> None:
+        """Read at this pace from now on; carefully where packets are so short that a length is checked first."""
+        if pace is Pace.OVER:
+            self._drop()
+        elif pace is Pace.OPEN and self._largest < SHORT:
+            pace = Pace.CAREFUL
+        self._pace = pace
+
     def _drop(self) -> None:
         """Nothing is read any more: let go of what that needed."""
         self._pace = Pace.OVER

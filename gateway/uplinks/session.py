@@ -40,6 +40,7 @@ from gateway.uplinks.dialling import Attempt
 from gateway.uplinks.message import Message
 from gateway.uplinks.options import Options, Tls, Version
 from gateway.uplinks.reasons import FIRST_ERROR, UNSUPPORTED_VERSION, needs_person, reason
+from gateway.uplinks.trust import context_of
 from gateway.uplinks.wire import Wire
 
 Acks: TypeAlias = list[tuple[int, int]]
@@ -212,7 +213,7 @@ class _Client(aiomqtt.Client):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self.attempt.server.secure:
                     tls = self._options.tls or Tls()
-                    sock = _context(tls).wrap_socket(sock, server_hostname=tls.server_name or host)
+                    sock = context_of(tls).wrap_socket(sock, server_hostname=tls.server_name or host)
                     stack.callback(sock.close)
                 if self._is_abandoned:
                     raise ConnectionAbortedError("nobody waits for this connection any more")
@@ -379,25 +380,6 @@ class _Client(aiomqtt.Client):
         for future in (self._connected, self._disconnected):
             if future.done() and not future.cancelled():
                 future.exception()  # seen: asyncio need not complain
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    """The context of these settings, files read anew. Raises OSError that names the file."""
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-    except OSError as error:
-        raise OSError(f"tls.ca {tls.ca}: {error.strerror or error}") from error
-    if tls.cert is not None:
-        try:
-            context.load_cert_chain(tls.cert, tls.key)
-        except OSError as error:
-            raise OSError(f"tls.cert {tls.cert}, tls.key {tls.key or ''}: {error.strerror or error}") from error
-    if tls.alpn:
-        context.set_alpn_protocols(tls.alpn)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _failure(error: OSError | ValueError) -> SessionError:

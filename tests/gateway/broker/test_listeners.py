@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.access import Guard
-from gateway.broker.listeners import ListenError, is_loopback
+from gateway.broker.limits import is_loopback
+from gateway.broker.listeners import ListenError
 from gateway.broker.options import Limits, Options, parse_address
 from gateway.clock import SystemClock
 from gateway.mqtt.reasons import Reason
