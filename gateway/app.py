@@ -80,7 +80,10 @@ class App:
         path = file.spool.path
         writing = ThreadPoolExecutor(1, "headgate-write")
         self._stack.callback(writing.shutdown, wait=False)
-        self.spool = await Spool.open(path, file.spool.limits, clock=self.clock, metrics=self.metrics, writing=writing)
+        classes = {group.record_class for groups in file.groups.values() for group in groups}
+        self.spool = await Spool.open(
+            path, file.spool.limits_of(classes), classes=classes, clock=self.clock, metrics=self.metrics, writing=writing
+        )
         self._stack.push_async_callback(contained, "spool", self._close_spool)
         await self._open_control()
         if file.broker is not None:
@@ -135,10 +138,11 @@ class App:
     def start_uplink(self, name: str) -> None:
         """Forward to one uplink from now on, from where it was left."""
         options = self._config.uplinks[name]
-        cursor = self.spool.cursor(name, holds=bool(options.holds))
+        queue = self.spool.queues["data"]
+        cursor = queue.cursor(name, holds=bool(options.holds))
         forwarder = Forwarder(
             options,
-            spool=self.spool,
+            spool=queue,
             cursor=cursor,
             states=self.image.states,
             latest=self.image.batches,
@@ -187,9 +191,10 @@ class App:
             await contained("reload", self.broker.reload)
 
     def _sink(self, batch: Batch) -> None:
-        seq = self.spool.append(batch)
+        queue = self.spool.queue_of(batch.group)
+        seq = queue.append(batch)
         if self._tap is not None:
-            self._tap.batch(batch, seq, self.spool.epoch)
+            self._tap.batch(batch, seq, queue.epoch)
 
     def _on_state(self, state: DeviceState) -> None:
         if self._tap is not None:

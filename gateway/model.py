@@ -14,6 +14,13 @@ Value: TypeAlias = bool | int | float | str | bytes | list[Any] | dict[str, Any]
 """What a sample may hold. Lists and dicts must be JSON-able; None means "no value", its quality says why."""
 
 
+RecordClass: TypeAlias = Literal["alarm", "event", "data", "diag"]
+"""How much a record matters: each class has a queue of its own in the spool."""
+
+CLASSES: tuple[RecordClass, ...] = ("alarm", "event", "data", "diag")
+"""All classes, the most important first."""
+
+
 class Quality(str):
     """How far a value can be trusted: `good`, or `uncertain:CAUSE`, or `bad:CAUSE`, exactly as it goes over the wire.
 
@@ -76,7 +83,8 @@ class Tag:
 
     `scale` and `offset` turn raw into engineering values: value = raw * scale + offset. `on` says when a sample is
     sent: after every poll, or on significant change (`deadband`) and at least each `max_silence_s`. `options` are the
-    keys that only its driver knows, already checked by the driver's own model.
+    keys that only its driver knows, already checked by the driver's own model. Tags of different classes never share a
+    group.
     """
 
     name: str
@@ -90,6 +98,7 @@ class Tag:
     max_silence_s: float | None = None
     on: Literal["change", "always"] = "always"
     every_s: float = 1.0
+    record_class: RecordClass = "data"
     write: bool = False
     min: float | None = None
     max: float | None = None
@@ -130,6 +139,7 @@ class Definition:
     units: tuple[str, ...]
     decimals: tuple[int | None, ...]
     fields: Mapping[str, str] = field(default_factory=dict)
+    record_class: RecordClass = "data"
     hash: bytes = b""
 
     def __post_init__(self) -> None:
@@ -142,17 +152,17 @@ class Definition:
 
     def document(self) -> bytes:
         """The definition as one JSON object: what the hash covers and what the spool stores."""
-        return orjson.dumps(
-            {
-                "device": self.device,
-                "names": self.names,
-                "types": self.types,
-                "units": self.units,
-                "decimals": self.decimals,
-                "fields": dict(self.fields),
-            },
-            option=orjson.OPT_SORT_KEYS,
-        )
+        document = {
+            "device": self.device,
+            "names": self.names,
+            "types": self.types,
+            "units": self.units,
+            "decimals": self.decimals,
+            "fields": dict(self.fields),
+        }
+        if self.record_class != "data":  # left out where usual: definitions stored before there were classes stay equal
+            document["class"] = self.record_class
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_document(cls, document: bytes) -> Definition:
@@ -165,6 +175,7 @@ class Definition:
             units=tuple(map(str, d["units"])),
             decimals=tuple(None if n is None else int(n) for n in d["decimals"]),
             fields={str(k): str(v) for k, v in d["fields"].items()},
+            record_class=next((known for known in CLASSES if known == d.get("class")), "data"),
         )
 
 
@@ -200,6 +211,7 @@ class ScanGroup(Definition):
             units=tuple(t.unit for t in tags),
             decimals=tuple(t.decimals for t in tags),
             fields=device.fields,
+            record_class=tags[0].record_class,
             tags=tuple(tags),
             every_s=every_s,
             plan=plan,

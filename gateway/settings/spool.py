@@ -2,25 +2,104 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
-from gateway.model import Place
-from gateway.quantities import DurationRange, SizeRange
-from gateway.spool.spool import Limits
+from gateway.model import CLASSES, Place, RecordClass
+from gateway.quantities import DurationRange, SizeRange, parse_duration, parse_size
+from gateway.settings.checks import many
+from gateway.spool.limits import Full, Limits
+
+_SHARES: Mapping[RecordClass, float] = {"alarm": 0.1, "event": 0.05, "diag": 0.05}
+"""What of `max_bytes` and `ram_bytes` a class gets that asks for nothing; data has the rest."""
+
+_LEAST_BYTES = 1 << 20
+_LEAST_RAM = 512 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What the file asks for one class beside the usual; None: by default."""
+
+    max_bytes: int | None = None
+    commit_interval_s: float | None = None
+    full: Full | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spool:
-    """Where the spool lies (absolute) and how much it may take."""
+    """Where the spool lies (absolute) and how much it may take, all classes together.
+
+    `clock_wait_s`: how long records wait for a clock that is evidently wrong.
+    """
 
     path: Path
     limits: Limits
+    clock_wait_s: float = 600.0
+    shares: Mapping[RecordClass, Share] = field(default_factory=dict)
+
+    def limits_of(self, used: Collection[RecordClass]) -> dict[RecordClass, Limits]:
+        """The limits of each class's queue; what the `used` ones may take, data may not."""
+        limits = {name: self._limits_of(name) for name in _SHARES}
+        taken = [limits[name] for name in limits if name in used]
+        rest = replace(
+            self.limits,
+            max_bytes=max(_LEAST_BYTES, self.limits.max_bytes - sum(limit.max_bytes for limit in taken)),
+            ram_bytes=max(_LEAST_BYTES, self.limits.ram_bytes - sum(limit.ram_bytes for limit in taken)),
+        )
+        return {"data": self._asked("data", rest), **limits}
+
+    def _limits_of(self, name: RecordClass) -> Limits:
+        share, whole = _SHARES[name], self.limits
+        limits = replace(
+            whole,
+            max_bytes=max(_LEAST_BYTES, int(whole.max_bytes * share)),
+            ram_bytes=max(_LEAST_RAM, int(whole.ram_bytes * share)),
+            keep_bytes=int(whole.keep_bytes * share),
+            commit_interval_s=0.0 if name == "alarm" else whole.commit_interval_s,
+            full="drop_oldest",
+        )
+        return self._asked(name, limits)
+
+    def _asked(self, name: RecordClass, limits: Limits) -> Limits:
+        asked = self.shares.get(name, Share())
+        return replace(
+            limits,
+            max_bytes=limits.max_bytes if asked.max_bytes is None else asked.max_bytes,
+            commit_interval_s=(
+                limits.commit_interval_s if asked.commit_interval_s is None else asked.commit_interval_s
+            ),
+            full=asked.full or limits.full,
+        )
+
+
+class ClassSection(Section):
+    """What one class of records may take."""
+
+    max_bytes: Annotated[int, SizeRange("1MiB", "16TiB")] | None = Field(
+        None, description="The most this class may hold on disk: by default alarm 10 %, event 5 %, diag 5 % of all."
+    )
+    commit_interval_s: Annotated[float, DurationRange("0s", "1h")] | None = Field(
+        None,
+        alias="commit_interval",
+        description="The longest a record of this class waits before it is written; by default 0s for alarm.",
+    )
+    full: Full | None = Field(None, description="What gives way when this class is full; by default drop_oldest.")
+
+
+def _keep(written: str) -> str:
+    """Check that it is a duration or a size. Raises ValueError."""
+    if written != "0" and not written.endswith("B"):
+        parse_duration(written)
+    elif written != "0":
+        parse_size(written)
+    return written
 
 
 class SpoolSection(Section):
@@ -31,7 +110,11 @@ class SpoolSection(Section):
     )
     max_bytes: Annotated[int, SizeRange("1MiB", "16TiB")] = Field(
         2**30,
-        description="The most the spool may hold on disk; beyond it the oldest records go, counted. Default 1GiB.",
+        description="The most the spool may hold on disk; then `full` says what goes. Default 1GiB.",
+    )
+    min_free_bytes: Annotated[int, SizeRange("0B", "16TiB")] = Field(
+        64 * 2**20,
+        description="So much of the file system is left to others: below it the spool takes no more. Default 64MiB.",
     )
     commit_interval_s: Annotated[float, DurationRange("10ms", "1h")] = Field(
         1.0, alias="commit_interval", description="The longest a record waits before it is written to disk; default 1s."
@@ -46,6 +129,28 @@ class SpoolSection(Section):
         "on_age",
         description="Whether to write only records that no uplink acknowledged in time (on_age), or all (always).",
     )
+    keep_after_ack: Annotated[list[Annotated[str, BeforeValidator(_keep)]], BeforeValidator(many)] = Field(
+        default_factory=list,
+        max_length=2,
+        description="How long (1d), up to what size (500MiB), or both, stored records stay when all have them.",
+    )
+    full: Full = Field(
+        "drop_oldest",
+        description="What gives way at max_bytes: the oldest records, new ones, or detail of the oldest (thin).",
+    )
+    thin_window_s: Annotated[float, DurationRange("1s", "1h")] = Field(
+        30.0,
+        alias="thin_window",
+        description="With thin, of so long a time a tag's first, last, lowest and highest value stay; default 30s.",
+    )
+    clock_wait_s: Annotated[float, DurationRange("0s", "24h")] = Field(
+        600.0,
+        alias="clock_wait",
+        description="How long records other than alarms wait for a clock that is evidently wrong; default 10m.",
+    )
+    classes: dict[RecordClass, ClassSection] = Field(
+        default_factory=dict, description="Bounds of their own for classes of records: alarm, event, data, diag."
+    )
 
 
 def read_spool(given: dict[str, Any], place: Place, reading: Reading) -> Spool | None:
@@ -54,17 +159,47 @@ def read_spool(given: dict[str, Any], place: Place, reading: Reading) -> Spool |
     if section is None:
         return None
     path = (reading.base / (section.path or "headgate-data/spool")).absolute()
-    if section.ram_bytes < section.commit_bytes:
-        at = reading.places.locate(given, ["ram_bytes"], place)
-        reading.mistakes.add(at, "spool: ram_bytes is less than commit_bytes. Make it larger")
+    _check(section, given, place, reading)
+    kept = [text for text in section.keep_after_ack if text != "0"]
     limits = Limits(
         max_bytes=section.max_bytes,
         ram_bytes=section.ram_bytes,
+        min_free_bytes=section.min_free_bytes,
         commit_interval_s=section.commit_interval_s,
         commit_bytes=section.commit_bytes,
         persist=section.persist,
+        keep_s=next((parse_duration(text) for text in kept if not text.endswith("B")), 0.0),
+        keep_bytes=next((parse_size(text) for text in kept if text.endswith("B")), 0),
+        full=section.full,
+        thin_s=section.thin_window_s,
     )
-    return Spool(path=path, limits=limits)
+    shares = {
+        name: Share(max_bytes=own.max_bytes, commit_interval_s=own.commit_interval_s, full=own.full)
+        for name, own in section.classes.items()
+    }
+    return Spool(path=path, limits=limits, clock_wait_s=section.clock_wait_s, shares=shares)
+
+
+def _check(section: SpoolSection, given: dict[str, Any], place: Place, reading: Reading) -> None:
+    """Note what does not go together."""
+    if section.ram_bytes < section.commit_bytes:
+        at = reading.places.locate(given, ["ram_bytes"], place)
+        reading.mistakes.add(at, "spool: ram_bytes is less than commit_bytes. Make it larger")
+    at = reading.places.locate(given, ["keep_after_ack"], place)
+    if len({text.endswith("B") for text in section.keep_after_ack}) < len(section.keep_after_ack):
+        text = "spool: keep_after_ack takes one duration and one size. Take one out"
+        reading.mistakes.add(at, text)
+    if section.keep_after_ack and section.persist == "on_age":
+        text = (
+            "spool: keep_after_ack keeps what was written, and with persist: on_age nothing is while the uplinks work."
+            " Write persist: always"
+        )
+        reading.mistakes.warn(at, text)
+    own = sum(share.max_bytes or 0 for share in section.classes.values())
+    if own > section.max_bytes - _LEAST_BYTES * (len(CLASSES) - len(section.classes)):
+        at = reading.places.locate(given, ["classes"], place)
+        text = f"spool: the classes ask for {own} bytes together, max_bytes is {section.max_bytes}. Make that larger"
+        reading.mistakes.add(at, text)
 
 
 def _spool(_place: Place) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeAlias
 
 import orjson
@@ -37,7 +37,7 @@ Losses: TypeAlias = tuple[Loss, ...]
 
 
 class Cursor:
-    """Where an uplink stands. Made by `Spool.cursor`, and moved by the spool only, except for `rewind`.
+    """Where an uplink stands. Made by `Queue.cursor`, and moved by the queue only, except for `rewind`.
 
     `committed`: everything up to it is acknowledged. `position`: the last record handed out. `losses`: what was given
     up before this cursor had acknowledged it, in order, until that has been reported and acknowledged in its turn.
@@ -72,12 +72,32 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A cursor as it is stored."""
+    """A cursor as it is stored. `islands`: what is acknowledged above `committed`, as (first, last), in order."""
 
     name: str
     holds: bool
     committed: int
     losses: Losses = ()
+    islands: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """By how many ms wall time runs ahead of monotonic time in a boot of the machine, once it was synchronised."""
+
+    boot_id: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """What was ever written to the disk here, and on `day` (days since 1970, UTC) of that."""
+
+    bytes: int = 0
+    flushes: int = 0
+    day: int = 0
+    day_bytes: int = 0
+    day_flushes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +111,8 @@ class State:
     start: int
     ceiling: int
     marks: tuple[Mark, ...] = ()
+    anchors: tuple[Anchor, ...] = ()
+    wear: Wear = Wear()
 
     def document(self) -> bytes:
         """The state in JSON."""
@@ -99,7 +121,11 @@ class State:
                 "store": f"{self.store:06x}",
                 "start": self.start,
                 "ceiling": self.ceiling,
-                "cursors": [[m.name, m.holds, m.committed, [_row(loss) for loss in m.losses]] for m in self.marks],
+                "cursors": [
+                    [m.name, m.holds, m.committed, [_row(loss) for loss in m.losses], m.islands] for m in self.marks
+                ],
+                "anchors": [[anchor.boot_id.hex(), anchor.offset] for anchor in self.anchors],
+                "wear": astuple(self.wear),
             }
         )
 
@@ -110,11 +136,14 @@ class State:
             d = orjson.loads(document)
             if not re.fullmatch("[0-9a-f]{6}", d["store"]):
                 raise ValueError(f"{d['store']!r} is no identity of a store")
-            marks = tuple(
-                Mark(str(name), bool(holds), int(committed), tuple(Loss(str(row[0]), Gap(*row[1:])) for row in rows))
-                for name, holds, committed, rows in d["cursors"]
+            return cls(
+                store=int(d["store"], 16),
+                start=int(d["start"]),
+                ceiling=int(d["ceiling"]),
+                marks=tuple(_mark(*row) for row in d["cursors"]),
+                anchors=tuple(Anchor(bytes.fromhex(boot), int(offset)) for boot, offset in d.get("anchors", ())),
+                wear=Wear(*map(int, d.get("wear", ()))),
             )
-            return cls(store=int(d["store"], 16), start=int(d["start"]), ceiling=int(d["ceiling"]), marks=marks)
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"the spool's state cannot be read: {error!r}") from error
 
@@ -158,6 +187,12 @@ class Cursors:
     def marks(self) -> tuple[Mark, ...]:
         """What is stored of all of them."""
         return tuple(c.mark() for c in self.by_name.values())
+
+
+def _mark(name: Any, holds: Any, committed: Any, rows: Any, islands: Any = ()) -> Mark:
+    losses = tuple(Loss(str(row[0]), Gap(*row[1:])) for row in rows)
+    ranges = tuple((int(first), int(last)) for first, last in islands)
+    return Mark(str(name), bool(holds), int(committed), losses, ranges)
 
 
 def _row(loss: Loss) -> list[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from gateway.model import RecordClass
 from gateway.spool.committer import Committer
 from gateway.spool.cursor import Cursor, Cursors
 from gateway.spool.store import Store
@@ -27,14 +28,15 @@ class CursorStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpoolStatus:
-    """The spool as a whole.
+class QueueStatus:
+    """One queue of the spool.
 
     `state`: `ok`; `degraded`, the disk fails and memory must do; `full`, the oldest records give way to the newest.
     `head` is the last number given to a record; up to `durable` all are on the medium or acknowledged. `used_bytes` of
     the disk hold records somebody needs; `allocated_bytes` are taken from the file system. Counts are since the start.
     """
 
+    record_class: RecordClass
     state: Literal["ok", "degraded", "full"]
     epoch: str
     head: int
@@ -52,24 +54,74 @@ class SpoolStatus:
     corrupt: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolStatus:
+    """The spool as a whole: the worst state, sums, and each queue by itself. Cursors stand once a name."""
+
+    state: Literal["ok", "degraded", "full"]
+    cursors: tuple[CursorStatus, ...]
+    used_bytes: int
+    allocated_bytes: int
+    max_bytes: int
+    ram_bytes: int
+    bytes_written: int
+    flushes: int
+    frames: int
+    evicted: int
+    dropped: int
+    corrupt: int
+    queues: tuple[QueueStatus, ...]
+
+
+def summed(queues: Sequence[QueueStatus]) -> SpoolStatus:
+    """Several queues as one; the cursor of the usual class tells how far it came."""
+    cursors: dict[str, CursorStatus] = {}
+    for cursor in (cursor for queue in reversed(queues) for cursor in queue.cursors):
+        other = cursors.get(cursor.name)
+        cursors[cursor.name] = (
+            cursor
+            if other is None
+            else replace(
+                other, lag_records=other.lag_records + cursor.lag_records, lag_s=max(other.lag_s, cursor.lag_s)
+            )
+        )
+    return SpoolStatus(
+        state=max((queue.state for queue in queues), key=("ok", "full", "degraded").index),
+        cursors=tuple(cursors.values()),
+        used_bytes=sum(queue.used_bytes for queue in queues),
+        allocated_bytes=sum(queue.allocated_bytes for queue in queues),
+        max_bytes=sum(queue.max_bytes for queue in queues),
+        ram_bytes=sum(queue.ram_bytes for queue in queues),
+        bytes_written=sum(queue.bytes_written for queue in queues),
+        flushes=sum(queue.flushes for queue in queues),
+        frames=sum(queue.frames for queue in queues),
+        evicted=sum(queue.evicted for queue in queues),
+        dropped=sum(queue.dropped for queue in queues),
+        corrupt=sum(queue.corrupt for queue in queues),
+        queues=tuple(queues),
+    )
+
+
 def describe(
     store: Store,
     window: Window,
     cursors: Cursors,
     committer: Committer,
     *,
+    record_class: RecordClass,
     epoch: str,
     max_bytes: int,
     now_ms: int,
     evicted: int,
     dropped: int,
-) -> SpoolStatus:
+) -> QueueStatus:
     """Put the status together."""
     is_full = store.writer.is_evicting and cursors.acked < committer.written
     points = _milestones(store)
     tally = store.tally
-    return SpoolStatus(
+    return QueueStatus(
         state="degraded" if committer.is_degraded else "full" if is_full else "ok",
+        record_class=record_class,
         epoch=epoch,
         head=window.head,
         durable=committer.durable,

@@ -20,6 +20,7 @@ from gateway.journal.reader import Reader
 from gateway.journal.segment import SEGMENT_SIZE, Tally
 from gateway.journal.writer import Recovered, Writer
 from gateway.metrics import Metrics
+from gateway.model import RecordClass
 from gateway.spool.cursor import State
 from gateway.spool.lock import Lock
 
@@ -61,13 +62,15 @@ class Store:
         disk: Disk | None,
         segment_size: int | None,
         writing: Executor | None,
+        record_class: RecordClass,
     ) -> Store:
         """Take the lock, look through the folder, and begin a new epoch. Raises RefusedError."""
+        labels = {"class": record_class}
         tally = Tally(
-            bytes_written=metrics.counter("spool_bytes_written_total"),
-            flushes=metrics.counter("spool_flushes_total"),
-            frames=metrics.counter("spool_frames_total"),
-            corrupt=metrics.counter("spool_corrupt_frames_total"),
+            bytes_written=metrics.counter("spool_bytes_written_total", **labels),
+            flushes=metrics.counter("spool_flushes_total", **labels),
+            frames=metrics.counter("spool_frames_total", **labels),
+            corrupt=metrics.counter("spool_corrupt_frames_total", **labels),
         )
         segment_size = segment_size or _segment_size(max_bytes)
         disk = disk or FolderDisk(folder)

@@ -18,7 +18,7 @@ from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model import Batch, DeviceState
 from gateway.spool.cursor import Cursor
-from gateway.spool.status import SpoolStatus
+from gateway.spool.status import QueueStatus
 from gateway.uplinks.delivery import Counters, Delivers, Delivery, Link, Source
 from gateway.uplinks.dialling import Attempt, Dialling
 from gateway.uplinks.message import Message, UserProperties
@@ -55,7 +55,7 @@ class Connection(Link, Protocol):
 class Queue(Source, Protocol):
     """The spool as far as an uplink needs it."""
 
-    def status(self) -> SpoolStatus:
+    def status(self) -> QueueStatus:
         """Asked for `head`, the last number given, at each connect."""
 
 

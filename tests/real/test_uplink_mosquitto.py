@@ -27,7 +27,8 @@ from gateway.image import Image
 from gateway.metrics import Metrics
 from gateway.model import Batch, Definition, DeviceState
 from gateway.secrets import Secret
-from gateway.spool.spool import Limits, Spool
+from gateway.spool.limits import Limits
+from gateway.spool.queue import Queue
 from gateway.uplinks.forwarder import Forwarder
 from gateway.uplinks.options import Options, Tls
 
@@ -88,7 +89,7 @@ class Gateway:
 
     async def __aenter__(self):
         clock, metrics = SystemClock(), Metrics()
-        self.spool = await Spool.open(self.folder, Limits(commit_interval_s=0.1), clock=clock, metrics=metrics)
+        self.spool = await Queue.open(self.folder, Limits(commit_interval_s=0.1), clock=clock, metrics=metrics)
         self.cursor = self.spool.cursor("cloud")
         self.forwarder = Forwarder(
             Options(**self.options),
@@ -239,13 +240,14 @@ def test_the_will_says_offline_when_the_gateway_is_killed(broker, tmp_path, star
         from pathlib import Path
         from gateway.clock import SystemClock
         from gateway.metrics import Metrics
-        from gateway.spool.spool import Limits, Spool
+        from gateway.spool.limits import Limits
+        from gateway.spool.queue import Queue
         from gateway.uplinks.forwarder import Forwarder
         from gateway.uplinks.options import Options
 
         async def main():
             clock, metrics = SystemClock(), Metrics()
-            spool = await Spool.open(Path({str(tmp_path / "killed")!r}), Limits(), clock=clock, metrics=metrics)
+            spool = await Queue.open(Path({str(tmp_path / "killed")!r}), Limits(), clock=clock, metrics=metrics)
             options = Options(name="cloud", gateway="plant7", servers=({broker.url!r},))
             cursor = spool.cursor("cloud")
             await Forwarder(options, spool=spool, cursor=cursor, states={{}}, clock=clock, metrics=metrics).run()

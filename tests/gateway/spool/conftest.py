@@ -14,7 +14,8 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.metrics import Metrics
 from gateway.model import Batch, Definition
-from gateway.spool.spool import Limits, Spool
+from gateway.spool.limits import Limits
+from gateway.spool.queue import Queue
 
 _PATH = Path(__file__).parents[1] / "journal" / "simulated_disk.py"
 
@@ -81,7 +82,7 @@ class Bench:
 
     async def open(self, disk=None, **limits):
         defaults = {"commit_interval_s": 0.01, "max_bytes": 64 << 20}
-        return await Spool.open(
+        return await Queue.open(
             self.folder,
             Limits(**(defaults | limits)),
             clock=self.clock,

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.errors import RefusedError
 from gateway.model import Batch, Definition
-from gateway.spool.spool import Limits, Spool
+from gateway.spool.limits import Limits
+from gateway.spool.queue import Queue
 
 
 def test_what_is_appended_is_read_in_order(bench):
@@ -328,9 +329,9 @@ def test_a_second_run_is_refused_and_told_who_has_the_folder(bench):
         async with bench.opened():
             code = (
                 "import asyncio, sys; from pathlib import Path;"
-                "from gateway.spool.spool import Spool, Limits;"
+                "from gateway.spool.queue import Queue, Limits;"
                 "from gateway.clock import SystemClock; from gateway.metrics import Metrics;"
-                "asyncio.run(Spool.open(Path(sys.argv[1]), Limits(), clock=SystemClock(), metrics=Metrics()))"
+                "asyncio.run(Queue.open(Path(sys.argv[1]), Limits(), clock=SystemClock(), metrics=Metrics()))"
             )
             second = await asyncio.to_thread(
                 subprocess.run, [sys.executable, "-c", code, str(bench.folder)], capture_output=True, text=True
@@ -379,7 +380,7 @@ def test_the_representation_tells_the_state(bench):
         async with bench.opened() as spool:
             spool.cursor("cloud")
             spool.append(bench.batch(1))
-            assert repr(spool) == f"Spool(epoch='{spool.epoch}', head=1, durable=0)"
+            assert repr(spool) == f"Queue(epoch='{spool.epoch}', head=1, durable=0)"
 
     asyncio.run(main())
 
@@ -442,4 +443,4 @@ def test_the_usual_limits_are_those_of_the_documentation():
     assert Limits() == Limits(
         max_bytes=1024**3, ram_bytes=16 * 1024**2, commit_interval_s=1.0, commit_bytes=256 * 1024, persist="on_age"
     )
-    assert Spool.open.__doc__ is not None
+    assert Queue.open.__doc__ is not None

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from gateway.clock import SystemClock
 from gateway.metrics import Metrics
-from gateway.spool.spool import Limits, Spool
+from gateway.spool.limits import Limits
+from gateway.spool.queue import Queue
 
 PROGRAM = """
 import asyncio, sys
@@ -16,11 +17,12 @@ from pathlib import Path
 from gateway.clock import SystemClock
 from gateway.metrics import Metrics
 from gateway.model import Batch, Definition
-from gateway.spool.spool import Limits, Spool
+from gateway.spool.limits import Limits
+from gateway.spool.queue import Queue
 
 async def main(folder, n):
     limits = Limits(commit_interval_s=0.002, max_bytes=64 << 20)
-    spool = await Spool.open(Path(folder), limits, clock=SystemClock(), metrics=Metrics(), segment_size=65536)
+    spool = await Queue.open(Path(folder), limits, clock=SystemClock(), metrics=Metrics(), segment_size=65536)
     group = Definition("pump", ("n",), ("uint32",), ("",), (None,))
     cursor = spool.cursor("cloud")
     while True:
@@ -56,7 +58,7 @@ def test_sigkill_takes_nothing_that_was_called_durable(tmp_path):
 
 async def read(folder):
     limits = Limits(max_bytes=64 << 20)
-    spool = await Spool.open(folder, limits, clock=SystemClock(), metrics=Metrics(), segment_size=65536)
+    spool = await Queue.open(folder, limits, clock=SystemClock(), metrics=Metrics(), segment_size=65536)
     cursor, found = spool.cursor("cloud"), []
     while True:
         records = spool.take(cursor, 1000)

@@ -10,7 +10,8 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.metrics import Metrics
 from gateway.model import GOOD, Batch, bad
-from gateway.spool.spool import Limits, Spool
+from gateway.spool.limits import Limits
+from gateway.spool.queue import Queue
 from gateway.uplinks.forwarder import Forwarder
 from gateway.uplinks.options import Options
 from gateway.uplinks.session import SessionError
@@ -26,7 +27,7 @@ class Gateway:
 
     async def __aenter__(self):
         clock, metrics = SystemClock(), Metrics()
-        self.spool = await Spool.open(self.folder, Limits(**self.limits), clock=clock, metrics=metrics)
+        self.spool = await Queue.open(self.folder, Limits(**self.limits), clock=clock, metrics=metrics)
         self.cursor = self.spool.cursor("cloud")
         self.forwarder = Forwarder(
             Options(name="cloud", gateway="plant7", servers=("mqtt://a",)),
