@@ -31,6 +31,7 @@ from gateway.settings.broker import Broker
 from gateway.spool.spool import Spool
 from gateway.supervisor import Supervisor, contained
 from gateway.systemd import Notifier
+from gateway.upkeep.handlers import Upkeep
 from gateway.uplinks.forwarder import Forwarder
 from gateway.uplinks.payload_json import plain
 from gateway.uplinks.tap import Tap
@@ -82,7 +83,13 @@ class App:
         self._stack.callback(writing.shutdown, wait=False)
         classes = {group.record_class for groups in file.groups.values() for group in groups}
         self.spool = await Spool.open(
-            path, file.spool.limits_of(classes), classes=classes, clock=self.clock, metrics=self.metrics, writing=writing
+            path,
+            file.spool.limits_of(classes),
+            classes=classes,
+            clock=self.clock,
+            metrics=self.metrics,
+            writing=writing,
+            clock_wait_s=file.spool.clock_wait_s,
         )
         self._stack.push_async_callback(contained, "spool", self._close_spool)
         await self._open_control()
@@ -138,12 +145,10 @@ class App:
     def start_uplink(self, name: str) -> None:
         """Forward to one uplink from now on, from where it was left."""
         options = self._config.uplinks[name]
-        queue = self.spool.queues["data"]
-        cursor = queue.cursor(name, holds=bool(options.holds))
+        queues = self.spool.queues.values()
         forwarder = Forwarder(
             options,
-            spool=queue,
-            cursor=cursor,
+            streams=[(queue, queue.cursor(name, holds=bool(options.holds))) for queue in queues],
             states=self.image.states,
             latest=self.image.batches,
             clock=self.clock,
@@ -212,19 +217,24 @@ class App:
 
     async def _open_control(self) -> None:
         """Without its socket the gateway still does its work: only the commands that ask it do not."""
-        control = Control(self._config.spool.path, {"status": self._say_status, "read": self._say_samples})
+        queues = self.spool.queues
+        upkeep = Upkeep(queues.values, self._forwarders, clock=self.clock, metrics=self.metrics)
+        handlers = {"status": self._say_status, "read": self._say_samples, **upkeep.handlers}
+        control = Control(self._config.spool.path, handlers)
         try:
             await self._stack.enter_async_context(control)
         except RefusedError as error:
             log.warning("no control socket: %s", error)
 
     def _name_strangers(self) -> None:
-        """An uplink that was taken out of the file, or renamed, keeps its backlog; a person must know."""
+        """An uplink that was taken out of the file, or renamed, keeps what it had; a person must know."""
+        self.spool.retire()
         for cursor in self.spool.status().cursors:
             if cursor.name not in self._forwarders and cursor.holds:
                 log.warning(
-                    "the spool still holds all that uplink '%s' has not acknowledged, old and new, up to max_bytes,"
-                    " but the file has no such uplink. Was it renamed? Give it its name back",
+                    "the spool keeps %d records for uplink '%s', and nothing new: the file has no such uplink. Was it"
+                    " renamed? Give it its name back, or let go of them with `headgate queue forget`",
+                    cursor.lag_records,
                     cursor.name,
                 )
 
@@ -239,7 +249,7 @@ class App:
             "gateway": self._config.gateway,
             "version": __version__,
             "up_s": self.clock.monotonic() - self._started,
-            "clock": self.clock.state(),
+            "clock": self.spool.clock_worth,
             "devices": [self._device_status(device) for device in self._config.devices],
             "uplinks": [asdict(forwarder.status()) for forwarder in self._forwarders.values()],
             "broker": None if self.broker is None else self.broker.status(),

@@ -8,6 +8,9 @@ from typing import Literal, Protocol
 
 ClockState = Literal["synced", "unsynced"]
 
+RELEASED_MS = 1_793_491_200_000
+"""Wall time is later than this, 2026-11-01: this program did not exist before. Moved on with each release."""
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TIMESYNC_FLAG = Path("/run/systemd/timesync/synchronized")
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised

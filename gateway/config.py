@@ -5,8 +5,8 @@ Nothing is touched: no network, no folder made. Files that the gateway file name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -17,7 +17,7 @@ from gateway.errors import FileError, Mistake
 from gateway.mapping.loader import Loader
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
-from gateway.model import Device, Place, ScanGroup
+from gateway.model import CLASSES, Device, Place, ScanGroup
 from gateway.settings.broker import Broker, check_live_topics, read_broker
 from gateway.settings.spool import Spool, read_spool
 from gateway.settings.uplinks import check_topics, read_uplinks, warn_of_own_broker, wrong_topic
@@ -168,13 +168,36 @@ def _compile(draft: _Draft, reading: Reading) -> dict[str, tuple[ScanGroup, ...]
     groups: dict[str, tuple[ScanGroup, ...]] = {}
     for device in draft.devices:
         try:
-            groups[device.name] = tuple(reading.drivers(device.driver).compile(device, device.tags))
+            groups[device.name] = tuple(_groups(device, reading))
         except FileError as error:
             for mistake in error.mistakes:
                 at = mistake.place if mistake.place.line else device.place
                 mine = at == device.place or (device.name in draft.listed and at.file == device.place.file)
                 reading.mistakes.add(at, f"device '{device.name}': {mistake.text}" if mine else mistake.text)
     return groups
+
+
+def _groups(device: Device, reading: Reading) -> Iterator[ScanGroup]:
+    """A device's scan groups, the most important first: its driver plans the tags of each class by themselves.
+
+    Raises FileError with the mistakes of all classes.
+    """
+    driver = reading.drivers(device.driver)
+    used = {tag.record_class for tag in device.tags} or {"data"}
+    mistakes: dict[Mistake, None] = {}  # what is wrong with the device itself is found with each class
+    for name in CLASSES:
+        if name not in used:
+            continue
+        tags = tuple(tag for tag in device.tags if tag.record_class == name)
+        try:
+            compiled = driver.compile(device, tags)
+        except FileError as error:
+            mistakes |= dict.fromkeys(error.mistakes)
+            continue
+        for group in compiled:  # a driver need not know of classes
+            yield group if group.record_class == name else replace(group, record_class=name)
+    if mistakes:
+        raise FileError(mistakes)
 
 
 def _lines(draft: _Draft, reading: Reading) -> dict[LineKey, tuple[Device, ...]]:

@@ -58,7 +58,7 @@ class Driver(Protocol):
     def compile(cls, device: Device, tags: Sequence[Tag]) -> list[ScanGroup]:
         """Check addresses and plan reads, without I/O and without importing the protocol library.
 
-        Raises FileError with every mistake found.
+        Called once for each class of tags that the device has. Raises FileError with every mistake found.
         """
 
     async def __aenter__(self) -> Self:

@@ -58,6 +58,12 @@ def virtual_clock() -> VirtualClock:
 
 
 @pytest.fixture
+def virtual_loop() -> type[VirtualLoop]:
+    """The loop itself, for a test that needs it for longer than one coroutine."""
+    return VirtualLoop
+
+
+@pytest.fixture
 def run_virtual(virtual_clock: VirtualClock) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Run a coroutine on virtual time; `virtual_clock` shows that time."""
 

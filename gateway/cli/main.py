@@ -9,6 +9,7 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from errno import ENOSPC
@@ -16,22 +17,37 @@ from typing import Any
 
 from gateway import __version__
 
-COMMANDS = ("run", "check", "demo", "init", "schema", "read", "status", "passwd", "doctor", "bench")
+COMMANDS = ("run", "check", "demo", "init", "schema", "read", "status", "passwd", "doctor", "bench", "queue")
 
 _INTERRUPTED = 130
 
 
 class _Command(argparse.ArgumentParser):
-    """One command's arguments: options may stand between the others, `passwd FILE --delete USER`."""
+    """One command's arguments: options may stand between the others, `passwd FILE --delete USER`.
+
+    What begins with a minus and a digit is a value: `--from -2h`.
+    """
 
     _is_inside = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """What the list of commands calls for the one that is wanted; it comes back here for each half."""
-        if self._is_inside:
+        if self._is_inside or self._subparsers is not None:  # `queue VERB …`: each verb is a command of its own
             return super().parse_known_args(args, namespace)
+        args = _joined(args)
         self._is_inside = True
         return self.parse_known_intermixed_args(args, namespace)
+
+
+def _joined(args: Sequence[str]) -> list[str]:
+    """The arguments, with `--option -2h` as `--option=-2h`: else the value would be taken for an option."""
+    joined: list[str] = []
+    for text in args:
+        if re.match("-[0-9]", text) and joined and re.fullmatch("--[a-z-]+", joined[-1]):
+            joined[-1] += f"={text}"
+        else:
+            joined.append(text)
+    return joined
 
 
 def main(argv: Sequence[str] | None = None) -> int:

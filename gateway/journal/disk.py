@@ -14,6 +14,7 @@ A card that answers a flush without doing it breaks the first line, and no softw
 from __future__ import annotations
 
 import os
+from errno import EACCES
 from pathlib import Path
 from typing import Protocol
 
@@ -67,10 +68,15 @@ class Disk(Protocol):
 
 
 class FolderDisk:
-    """A real folder on a real file system, opened by path."""
+    """A real folder on a real file system, opened by path.
 
-    def __init__(self, folder: Path) -> None:
+    Not `writable`: files are opened for reading only, also where the user may write and on media where nobody can; what
+    would change a byte or a name raises PermissionError. Who only looks cannot harm what another process writes.
+    """
+
+    def __init__(self, folder: Path, *, writable: bool = True) -> None:
         self._folder = folder
+        self._writable = writable
 
     def __repr__(self) -> str:
         return f"FolderDisk({str(self._folder)!r})"
@@ -84,9 +90,11 @@ class FolderDisk:
         return (self._folder / name).stat().st_size
 
     def open(self, name: str, *, create: bool = False) -> int:
-        """Open for reading and writing; with `create` the file must be new."""
-        flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
-        return os.open(self._folder / name, flags, 0o600)
+        """Open for reading and writing, or for reading only; with `create` the file must be new."""
+        if create:
+            self._check(name)
+        mode = os.O_RDWR if self._writable else os.O_RDONLY
+        return os.open(self._folder / name, mode | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
 
     def close(self, file: int) -> None:
         """Give a handle back."""
@@ -118,11 +126,18 @@ class FolderDisk:
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name."""
+        self._check(old)
         (self._folder / old).replace(self._folder / new)
 
     def unlink(self, name: str) -> None:
         """Remove a file."""
+        self._check(name)
         (self._folder / name).unlink()
+
+    def _check(self, name: str) -> None:
+        """Refuse to change names where we only look; writing to a file the kernel refuses by itself."""
+        if not self._writable:
+            raise PermissionError(EACCES, "opened for reading only", str(self._folder / name))
 
     def free_bytes(self) -> int:
         """What is left for a user who is not root."""

@@ -1,11 +1,12 @@
 """The reader: finds frames by the numbers of their records. Runs in a thread of its own and never waits for the writer.
 
-A segment may be recycled while it is read: then its frames stop naming it, and the reader goes on to the next. What is
-missing is told by the numbers of the frame that follows, never by guessing.
+A segment may be recycled or rewritten while it is read: then its frames stop naming it, and the reader looks again at
+the list of segments as it is now. What is missing is told by the numbers of the frame that follows, never by guessing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -14,13 +15,17 @@ from gateway.journal.disk import Disk
 from gateway.journal.frame import HAS_ENTRIES, Body, Head
 from gateway.journal.segment import Scanner, Segment, Tally
 
+_LOOKS = 5  # at a list that changes under the reader's eyes
+_PAUSE_S = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where reading goes on: behind the frame read last."""
+    """Where reading goes on: behind the frame read last. Of use only as long as the segment is in that life."""
 
     segment: int
     offset: int
+    life: int = 0
 
 
 @dataclass(slots=True)
@@ -49,23 +54,37 @@ class Reader:
     def after(self, seq: int, place: Place | None = None) -> Found:
         """The first whole frame with a record above `seq`. `place` spares the walk to where the last call ended."""
         found = Found()
-        segments = self._segments()
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(_PAUSE_S)  # the writer is just about to say what became of them
+            found = Found()
+            if self._walk(self._segments(), seq, place, found):
+                break
+        return found
+
+    def _walk(self, segments: Sequence[Segment], seq: int, place: Place | None, found: Found) -> bool:
+        """Look for the frame; False where a segment that might have held it vanished on the way."""
+        if not any(place is not None and (s.id, s.life) == (place.segment, place.life) for s in segments):
+            place = None
+        is_whole = True
         for segment, following in zip_longest(segments, segments[1:]):
             if place is not None and segment.id < place.segment:
                 continue
             if _ends_before(segment, following, seq):
                 continue
             offset = place.offset if place is not None and segment.id == place.segment else 0
-            if self._search(segment, seq, offset, found):
+            is_found = self._search(segment, seq, offset, found)
+            is_whole = is_whole and is_found is not None
+            if is_found:
                 break
-        return found
+        return is_whole
 
-    def _search(self, segment: Segment, seq: int, offset: int, found: Found) -> bool:
-        """Look for the frame in one segment."""
+    def _search(self, segment: Segment, seq: int, offset: int, found: Found) -> bool | None:
+        """Look for the frame in one segment; None where that vanished meanwhile."""
         try:
             file = self._disk.open(segment.name)
         except FileNotFoundError:  # recycled since the list was made
-            return False
+            return None
         except OSError as error:
             self._scanner.damage(segment, offset, str(error))
             return False
@@ -79,16 +98,16 @@ class Reader:
                 if head.last_seq <= seq:
                     continue
                 if segment.is_gone:  # recycled while we read it: what it held is no longer here to be damaged
-                    return False
+                    return None
                 if body is None:
                     found.damaged = head if found.damaged is None else _sum(found.damaged, head)
                     continue
                 found.head, found.body = head, body
-                found.place = Place(segment.id, head.offset + head.extent)
+                found.place = Place(segment.id, head.offset + head.extent, segment.life)
                 return True
         finally:
             self._disk.close(file)
-        return False
+        return None if segment.is_gone else False
 
     def entry(self, key: bytes, near: int) -> bytes | None:
         """A dictionary entry by its key: from segment `near`, else, should its place there be damaged, from any."""

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from gateway.journal import frame
 from gateway.journal.disk import Disk
@@ -35,11 +36,16 @@ _READ_FAILURES = 16  # a dying card takes seconds for each block it cannot read:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a journal counts, handed in by its owner."""
+    """What a journal counts, handed in by its owner.
+
+    Of all bytes written some are frames with records, whole blocks long, and of those some are bodies, as stored.
+    """
 
     bytes_written: Counter = field(default_factory=Counter)
     flushes: Counter = field(default_factory=Counter)
     frames: Counter = field(default_factory=Counter)
+    frame_bytes: Counter = field(default_factory=Counter)
+    payload_bytes: Counter = field(default_factory=Counter)
     corrupt: Counter = field(default_factory=Counter)
 
 
@@ -49,7 +55,12 @@ class Segment:
 
     `first` is its first readable frame. Readers look no further than `end`: behind the last durable frame where this
     run wrote it; in an old one, of an earlier run, the file's size until somebody has walked it. `last_seq` is None
-    where only a walk could tell. Once it is gone, its file serves another segment.
+    where only a walk could tell. Once it is gone, its file serves another segment, unless it is suspect: a write or a
+    flush of it has failed in this run.
+
+    `level`: how often its records were thinned, 0 for never. `life` counts how often the file was rewritten in this
+    run: an offset in it is of use only within one life. `idle_since`: the monotonic time in seconds when it was first
+    seen that nobody needs its records any more.
     """
 
     id: int
@@ -59,6 +70,10 @@ class Segment:
     last_seq: int | None = None
     is_old: bool = False
     is_gone: bool = False
+    is_suspect: bool = False
+    level: int = 0
+    life: int = 0
+    idle_since: float | None = None
     damaged: set[int] = field(default_factory=set)
 
     @property
@@ -91,7 +106,7 @@ class Scanner:
         behind = offset
         while offset + frame.BLOCK <= segment.end:
             try:
-                data = self._disk.pread(file, frame.HEAD_LENGTH, offset)
+                data = self._disk.pread(file, frame.LONGEST_HEAD, offset)
             except OSError as error:
                 self.damage(segment, offset, str(error))
                 failures += 1
@@ -116,7 +131,11 @@ class Scanner:
         except OSError as error:
             self.damage(segment, head.offset, str(error))
             return None
-        body = frame.unpack(head, stored)
+        try:
+            body = frame.unpack(head, stored)
+        except frame.FormatError as error:  # a start looks for that first; so only where frames of a segment differ
+            self.damage(segment, head.offset, str(error))
+            return None
         if body is None:
             self.damage(segment, head.offset, f"the body is wrong, records {head.first_seq} to {head.last_seq}")
         return body
@@ -135,4 +154,25 @@ def _belongs(head: Head, segment: Segment, offset: int) -> bool:
     """Whether the frame is this segment's own and not left over from the file's earlier life."""
     own = head.segment == segment.id and head.offset == offset and offset + head.extent <= segment.size
     # A segment is the work of one start of one store: a number used again after the state was lost is told by that.
-    return own and (segment.first is None or segment.first.epoch == head.epoch)
+    # One that was thinned holds what several starts wrote, but of one store too.
+    first = segment.first
+    if first is None or first.epoch == head.epoch:
+        return own
+    return own and bool(first.level and head.level) and first.store == head.store
+
+
+def bytes_above(segments: Sequence[Segment], seq: int) -> int:
+    """About how many bytes of these segments, oldest first, hold records above `seq`; exact at their borders."""
+    total = 0
+    for segment, following in zip_longest(segments, segments[1:]):
+        end = segment.last_seq
+        if following is not None and following.first is not None:
+            end = following.first.covers_from - 1
+        if segment.first is None:
+            continue
+        start = segment.first.covers_from - 1
+        if end is None or seq <= start:
+            total += segment.end
+        elif seq < end:
+            total += segment.end * (end - seq) // (end - start)
+    return total

@@ -6,8 +6,8 @@
     +----------------------+-----------------------+
 
 A write goes to the slot that does not hold the newest document. A power cut in the middle tears that one; the other
-still reads. After a failed write the file is made anew beside the old one and takes its place by rename: blocks that
-failed once are not asked again.
+still reads. After a failed write the file is at once made anew beside the old one, and takes its place by rename:
+blocks that failed once are not asked again.
 """
 
 from __future__ import annotations
@@ -65,18 +65,22 @@ class Slots:
         data = frame.seal(head, Body({}, document, b""))
         if len(data) > SLOT_SIZE:
             raise ValueError(f"a document of {len(document)} bytes does not fit into a slot")
+        if self._file is None or not self._overwrite(self._file, data, slot * SLOT_SIZE):
+            self._file = self._make(data, slot * SLOT_SIZE)
+        self._newest = slot
+
+    def _overwrite(self, file: int, data: bytes, offset: int) -> bool:
+        """Write to the file that is there. False where the disk refuses: then it is closed, and not asked again."""
         try:
-            if self._file is None:
-                self._file = self._make(data, slot * SLOT_SIZE)
-            else:
-                self._disk.pwrite(self._file, data, slot * SLOT_SIZE)
-                self._disk.fdatasync(self._file)
-                self._tally.bytes_written.value += len(data)
-                self._tally.flushes.value += 1
+            self._disk.pwrite(file, data, offset)
+            self._disk.fdatasync(file)
+            self._disk.size(NAME)  # a file that somebody removed takes everything, and nobody sees it again
         except OSError:
             self.close()
-            raise
-        self._newest = slot
+            return False
+        self._tally.bytes_written.value += len(data)
+        self._tally.flushes.value += 1
+        return True
 
     def _make(self, data: bytes, offset: int) -> int:
         """A new file that holds `data` at `offset`, in the place of the old one."""

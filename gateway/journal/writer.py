@@ -25,18 +25,24 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from gateway.clock import Clock, SystemClock
 from gateway.journal import frame
 from gateway.journal.disk import Disk
 from gateway.journal.frame import Body, Head
-from gateway.journal.pool import Pool
+from gateway.journal.pool import Bounds, Pool
+from gateway.journal.retention import needed
+from gateway.journal.rewrite import Rewrite, Sparser, choose
 from gateway.journal.segment import Scanner, Segment, Tally
 from gateway.journal.slots import Slots
 
 log = logging.getLogger("headgate.journal")
+
+_USUAL = Bounds()
+_LOW = 16  # so many times less than there may be is little: then thinning begins
 
 
 class Keeper(Protocol):
@@ -70,11 +76,11 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a start finds: the owner's newest document; the highest number of a record in any frame, and its time."""
+    """What a start finds: the owner's newest document; the highest number of a record in any frame; the newest head."""
 
     document: bytes | None
     last_seq: int
-    last_time: int
+    newest: Head | None
 
 
 class Writer:
@@ -84,12 +90,32 @@ class Writer:
     written to this store, `epoch_first` the number of the present epoch's first record.
     """
 
-    def __init__(self, disk: Disk, *, segment_size: int, max_bytes: int, tally: Tally) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        segment_size: int,
+        max_bytes: int,
+        tally: Tally,
+        bounds: Bounds = _USUAL,
+        clock: Clock | None = None,
+    ) -> None:
         self._disk = disk
         self._tally = tally
+        self._segment_size = segment_size
         self._scanner = Scanner(disk, tally)
         self._slots = Slots(disk, tally)
-        self._pool = Pool(disk, self._scanner, segment_size=segment_size, max_bytes=max_bytes, tally=tally)
+        self._pool = Pool(
+            disk,
+            self._scanner,
+            segment_size=segment_size,
+            max_bytes=max_bytes,
+            tally=tally,
+            bounds=bounds,
+            clock=clock or SystemClock(),
+        )
+        self._rewrite: Rewrite | None = None
+        self._is_failing = False
         self._active: Segment | None = None
         self._file = -1
         self._offset = 0
@@ -116,27 +142,41 @@ class Writer:
         """Bytes of all files, whether they hold records or not."""
         return self._pool.allocated_bytes
 
+    @property
+    def capacity_bytes(self) -> int:
+        """Bytes of segments that there may be at once."""
+        return self._pool.capacity_bytes
+
     def used_bytes(self, floor: int) -> int:
         """Bytes of segments that hold a record above `floor`."""
         return self._pool.used_bytes(floor)
+
+    def filled_bytes(self, floor: int) -> int:
+        """The same, without what is still free in the newest of them."""
+        free = self._active.size - self._offset if self._active is not None else 0
+        return max(0, self._pool.used_bytes(floor) - free)
+
+    def left(self, floor: int) -> int:
+        """How many segments more there may be before something must give way. Cheap, from any thread."""
+        return self._pool.left(floor)
 
     def recover(self) -> Recovered:
         """Look through the folder. Damage never raises; OSError only where the folder itself cannot be listed."""
         slot = self._slots.read()
         self._pool.recover()
-        document, last_time = None, 0
+        document, last = None, None
         if slot is not None:
             self._generation, document = slot
         for segment in reversed(self.segments):
             newest = self._newest(segment)
             if newest is not None:
                 head, body = newest
-                self.ordinal, last_time = head.ordinal + head.count, head.max_time
+                self.ordinal, last = head.ordinal + head.count, head
                 if head.generation > self._generation or document is None:
                     self._generation, document = max(self._generation, head.generation), body.document
                 break
         seen = [s.last_seq or s.first.last_seq for s in self.segments if s.first is not None]
-        return Recovered(document, max(seen, default=0), last_time)
+        return Recovered(document, max(seen, default=0), last)
 
     def _heads(self, segment: Segment) -> list[Head]:
         file = self._disk.open(segment.name)
@@ -176,20 +216,26 @@ class Writer:
     def write(self, drafts: Sequence[Draft], keeper: Keeper) -> None:
         """Write frames; all are on the medium when this returns.
 
-        A failure of the disk is answered by one more try in a fresh segment. Raises OSError when that fails too; what
-        is durable by then is told by `written`.
+        A failure of the disk is answered by one more try in a fresh segment. Raises OSError when that fails too, and
+        FullError where all room is taken by records that may not go; what is durable by then is told by `written`.
         """
         left = deque(drafts)
         try:
             self._write(left, keeper)
         except OSError as error:
-            self._abandon()
-            log.warning("writing to the journal failed (%s); trying once more in a fresh segment", error)
+            if not self._is_failing:
+                log.warning("writing to the journal failed (%s); trying once more in a fresh segment", error)
+            self._is_failing = True
             try:
+                self._abandon()
+                if isinstance(error, FileNotFoundError):
+                    self._slots.close()
+                    self._pool.look_again()
                 self._write(left, keeper)
             except OSError:
                 self._abandon()
                 raise
+        self._is_failing = False
 
     def _write(self, left: deque[Draft], keeper: Keeper) -> None:
         """Write all of `left`; what is on the medium leaves it."""
@@ -203,8 +249,11 @@ class Writer:
             if sealed is None:
                 raise ValueError(f"a frame of {len(draft.payload)} bytes is larger than a segment")
             head, data = sealed
+            head = frame.parse(data) or head  # now with its lengths
             self._disk.pwrite(self._file, data, self._offset)
             self._tally.bytes_written.value += len(data)
+            self._tally.frame_bytes.value += len(data)
+            self._tally.payload_bytes.value += head.body_length
             self._offset += len(data)
             self._known.update(draft.entries)
             self._unsynced += head.count
@@ -235,6 +284,7 @@ class Writer:
         if not staged or self._active is None:
             return
         self._disk.fdatasync(self._file)
+        self._disk.size(self._active.name)  # a file that somebody removed takes everything, and nobody sees it again
         self._tally.flushes.value += 1
         self._tally.frames.value += len(staged)
         self.ordinal, self._unsynced = self.ordinal + self._unsynced, 0
@@ -247,8 +297,12 @@ class Writer:
 
     def _roll(self, keeper: Keeper) -> None:
         """Close the active segment and open the next; its name is on the medium before anything is written to it."""
-        self._close()
         plan = self._pool.plan(keeper.floor)
+        if plan.lost and self._rewrite is not None and self._rewrite.done > 1:
+            self._publish()
+            plan = self._pool.plan(keeper.floor)
+        self._leave_alone(plan.victims)
+        self._close()
         for segment in plan.lost:
             keeper.lose(self._heads(segment))
         if plan.victims:
@@ -260,13 +314,20 @@ class Writer:
         self._tally.flushes.value += 1
         self._file = self._disk.open(self._active.name)
 
+    def _leave_alone(self, segments: Sequence[Segment]) -> None:
+        """These go: what was being made of them is of no use any more."""
+        if self._rewrite is not None and any(segment in self._rewrite.inputs for segment in segments):
+            self._give_up()
+
     def _abandon(self) -> None:
         """The disk failed: never touch this segment again. What is durable in it stays readable."""
         active = self._active
         self._close()
         self._unsynced = 0
-        if active is not None and not active.end:
-            self._pool.remove(active)
+        if active is not None:
+            active.is_suspect = True
+            if not active.end:
+                self._pool.remove(active)
 
     def _close(self) -> None:
         self._active = None
@@ -285,7 +346,103 @@ class Writer:
         """Fill a part of the next spare: at most a MiB and one flush. Raises OSError."""
         self._pool.grow()
 
+    def prepare(self) -> None:
+        """Make ready the files without which nothing can be written, if they are not there. Raises OSError."""
+        self._pool.prepare()
+
+    # --- room -----------------------------------------------------------------------------------------------------
+
+    def tidy(self, keeper: Keeper) -> bool:
+        """Give files back where the file system has little left; whether any were. Raises OSError."""
+        spares, segments = self._pool.to_give_back(keeper.floor)
+        if not spares and not segments:
+            return False
+        if segments:
+            self.save(keeper.document())
+        self._leave_alone(segments)
+        self._pool.give_back(spares, segments)
+        self._disk.sync_folder()
+        self._tally.flushes.value += 1
+        log.info("%d files of the journal were given back: others need the room", spares + len(segments))
+        return True
+
+    def is_thinned(self, floor: int) -> bool:
+        """Whether records above `floor` were thinned to make room."""
+        return any(s.first is not None and s.first.level for s in needed(self.segments, floor))
+
+    def wants_thinning(self, floor: int) -> bool:
+        """Whether the oldest records should be thinned now, so that rolling need not give them up."""
+        if not self._pool.is_thinning:
+            return False
+        return self._rewrite is not None or (self._is_low(floor) and bool(self._candidates(floor)[0]))
+
+    def _is_low(self, floor: int) -> bool:
+        return self._pool.left(floor) <= max(1, self._pool.capacity_bytes // self._segment_size // _LOW)
+
+    def _candidates(self, floor: int) -> tuple[list[Segment], bool]:
+        old = [s for s in reversed(needed(self.segments, floor)) if s is not self._active]
+        return choose(old, self._segment_size)
+
+    def _measure(self, floor: int) -> None:
+        """Find out where thinned segments of earlier runs end."""
+        for segment in needed(self.segments, floor):
+            if segment.level and segment.last_seq is None:
+                heads = self._heads(segment)
+                segment.last_seq = max((head.last_seq for head in heads), default=0)
+
+    def thin(self, keeper: Keeper, make: Callable[[int], Sparser]) -> bool:
+        """Work at it for some milliseconds; False where there is nothing to do it with. Raises OSError.
+
+        `make` gives the one who does the thinning of records that were thinned so often before.
+        """
+        try:
+            if self._rewrite is None:
+                self._measure(keeper.floor)
+                inputs, is_copy = self._candidates(keeper.floor)
+                name = self._pool.lend() if inputs else None
+                if name is None:
+                    return False
+                sparser = None if is_copy else make(inputs[0].level)
+                self._rewrite = Rewrite(
+                    self._disk, self._scanner, self._tally, inputs, sparser, name, self._segment_size
+                )
+            elif not self._is_low(keeper.floor):
+                self._give_up()
+            elif not self._rewrite.step(lambda: self._stamp(keeper)):
+                self._publish()
+        except OSError:
+            self._give_up(is_sound=False)
+            raise
+        return True
+
+    def _stamp(self, keeper: Keeper) -> tuple[int, bytes]:
+        self._generation += 1
+        return self._generation, keeper.document()
+
+    def _publish(self) -> None:
+        """Let what was thinned so far take its place, if that wins a file; else it was for nothing."""
+        work = self._rewrite
+        if work is None:
+            return
+        thinned = work.finish()
+        if thinned is None:
+            work.pass_over()
+            self._give_up()
+            return
+        work.close()
+        self._rewrite = None
+        self._pool.replace(work.name, thinned, work.inputs[: work.done])
+        work.settle()
+
+    def _give_up(self, *, is_sound: bool = True) -> None:
+        """Stop thinning; what was not published yet was for nothing."""
+        if self._rewrite is not None:
+            self._rewrite.close()
+            self._pool.take_back(self._rewrite.name, is_sound=is_sound)
+            self._rewrite = None
+
     def close(self) -> None:
         """Close all files. Nothing is written any more."""
+        self._give_up()
         self._close()
         self._slots.close()

@@ -318,7 +318,7 @@ class Loader:
         self, entry: _Entry, name: str, driver: type[Driver], source: _Source, checked: DeviceEntry | None
     ) -> tuple[Tag, ...] | None:
         """The tags of a device from all its lists; None when there is none at all."""
-        defaults = Defaults(checked.every_s, checked.on or "always", checked.max_silence_s) if checked else Defaults()
+        defaults = _defaults(checked) if checked else Defaults()
         lists = source.tags.of(entry.name) if isinstance(source.tags, TagList) else [source.tags]
         own = entry.data.get("tags", {})
         if not isinstance(own, dict):
@@ -361,6 +361,11 @@ class Loader:
             for device, place in lists.places.items():
                 if device and device not in devices:
                     self._mistakes.add(place, missing(device, "device", devices))
+
+
+def _defaults(checked: DeviceEntry) -> Defaults:
+    """What a device says of those of its tags that do not say it themselves."""
+    return Defaults(checked.every_s, checked.on or "always", checked.max_silence_s, checked.record_class or "data")
 
 
 def _as_it_is(_column: str, text: str) -> str:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from gateway.mapping.mistakes import keys_of
-from gateway.model import Deadband
+from gateway.model import Deadband, RecordClass
 from gateway.quantities import DurationRange
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
@@ -121,6 +121,11 @@ class TagEntry(Section):
     every_s: Every | None = Field(
         None, alias="every", description="How often the tag is polled; default: as its device says."
     )
+    record_class: RecordClass | None = Field(
+        None,
+        alias="class",
+        description="How much its samples matter: alarm, event, data (the default) or diag; a queue each.",
+    )
     write: Annotated[bool, WithJsonSchema({"type": "boolean", "enum": [False]})] = Field(
         False, description="Whether the tag may be written over MQTT; not built yet, so only false is taken."
     )
@@ -142,6 +147,9 @@ class DeviceDefaults(Section):
         None,
         alias="max_silence",
         description="The longest silence of tags that are sent on change and do not say it themselves.",
+    )
+    record_class: RecordClass | None = Field(
+        None, alias="class", description="The class of tags that do not say it themselves; default data."
     )
 
 

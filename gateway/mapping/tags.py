@@ -12,7 +12,7 @@ from gateway.driver import Driver
 from gateway.mapping.mistakes import LATER, show
 from gateway.mapping.reading import Reading, wrong_name
 from gateway.mapping.schema import NAME_PATTERN, RESERVED_LEVELS, TagEntry, tag_model
-from gateway.model import Place, Tag
+from gateway.model import Place, RecordClass, Tag
 from gateway.quantities import format_duration
 from gateway.secrets import BASE
 
@@ -26,6 +26,7 @@ class Defaults:
     every_s: float = 1.0
     on: Literal["change", "always"] = "always"
     max_silence_s: float | None = None
+    record_class: RecordClass = "data"
 
 
 class TagReader:
@@ -89,6 +90,7 @@ class TagReader:
             max_silence_s=silence if on == "change" else None,
             on=on,
             every_s=entry.every_s or defaults.every_s,
+            record_class=entry.record_class or defaults.record_class,
             min=entry.min,
             max=entry.max,
             decimals=entry.decimals,

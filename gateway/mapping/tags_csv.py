@@ -2,9 +2,9 @@
 
     device,tag,address,type,order,scale,offset,unit,deadband,max_silence,every,write,min,max,decimals
 
-and after them `on` and the keys of the driver. Only `tag` and `address` are needed; an empty cell means the default.
-Rows with a device are for that device alone, rows without are for every device that uses the file. Cells that begin
-with `[` or `{` are JSON.
+and after them `on`, `class` and the keys of the driver. Only `tag` and `address` are needed; an empty cell means the
+default. Rows with a device are for that device alone, rows without are for every device that uses the file. Cells that
+begin with `[` or `{` are JSON.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ COLUMNS = (
     "device", "tag", "address", "type", "order", "scale", "offset", "unit", "deadband", "max_silence", "every", "write",
     "min", "max", "decimals",
 )  # fmt: skip
-"""The columns of every list, in this order. `on` and the driver's keys come behind them."""
+"""The columns of every list, in this order. `on`, `class` and the driver's keys come behind them."""
 
+_LATER_COLUMNS = ("on", "class")
 _CLAIMS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -51,7 +52,7 @@ class TagList:
 
 def read_tags(path: Path, driver: type[Driver], reading: Reading, asked: Place) -> TagList:
     """Read a tag list. Mistakes are noted; rows with mistakes are left out."""
-    known = (*COLUMNS, "on", *keys_of(driver.TagOptions))
+    known = (*COLUMNS, *_LATER_COLUMNS, *keys_of(driver.TagOptions))
     by_device: dict[str, dict[str, Any]] = {}
     first: dict[str, Place] = {}
     marks: dict[str, array[int]] = {}
@@ -121,7 +122,7 @@ def write_tags(devices: Iterable[Device], drivers: Callable[[str], type[Driver]]
     for device in listed:
         keys.update(dict.fromkeys(keys_of(drivers(device.driver).TagOptions)))
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, "on", *keys])
+    writer.writerow([*COLUMNS, *_LATER_COLUMNS, *keys])
     for device in listed:
         options = drivers(device.driver).TagOptions
         for tag in device.tags:
@@ -131,7 +132,7 @@ def write_tags(devices: Iterable[Device], drivers: Callable[[str], type[Driver]]
 
 
 def _cells_of(device: str, tag: Tag) -> Iterator[str]:
-    """A tag as the cells of COLUMNS and `on`. What is as by default stays empty."""
+    """A tag as the cells of all columns that are ours. What is as by default stays empty."""
     yield from (device, tag.name, tag.address, tag.type, tag.order)
     yield "" if tag.scale == 1 else repr(tag.scale)
     yield "" if tag.offset == 0 else repr(tag.offset)
@@ -143,6 +144,7 @@ def _cells_of(device: str, tag: Tag) -> Iterator[str]:
     yield from ("" if limit is None else repr(limit) for limit in (tag.min, tag.max))
     yield "" if tag.decimals is None else str(tag.decimals)
     yield tag.on
+    yield tag.record_class
 
 
 def _option_cells(options: type[BaseModel], tag: Tag) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
-from gateway.model import CLASSES, Place, RecordClass
+from gateway.model import Place, RecordClass
 from gateway.quantities import DurationRange, SizeRange, parse_duration, parse_size
 from gateway.settings.checks import many
 from gateway.spool.limits import Full, Limits
@@ -196,7 +196,7 @@ def _check(section: SpoolSection, given: dict[str, Any], place: Place, reading: 
         )
         reading.mistakes.warn(at, text)
     own = sum(share.max_bytes or 0 for share in section.classes.values())
-    if own > section.max_bytes - _LEAST_BYTES * (len(CLASSES) - len(section.classes)):
+    if own > section.max_bytes:
         at = reading.places.locate(given, ["classes"], place)
         text = f"spool: the classes ask for {own} bytes together, max_bytes is {section.max_bytes}. Make that larger"
         reading.mistakes.add(at, text)

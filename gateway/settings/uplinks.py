@@ -17,7 +17,7 @@ from gateway.model import Device, Place
 from gateway.quantities import DurationRange
 from gateway.secrets import Secret, Text, caution
 from gateway.settings.checks import is_loopback, many, wrong_file
-from gateway.uplinks.options import Options, Tls, parse_server
+from gateway.uplinks.options import Options, Order, Tls, parse_server
 from gateway.uplinks.topics import check_template
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
@@ -42,7 +42,7 @@ class TlsSection(Section):
 class UplinkSection(Section):
     """One northbound MQTT session."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"order", "replay_rate", "preset", "filter"})
+    later: ClassVar[frozenset[str]] = frozenset({"preset", "filter"})
 
     url: Annotated[list[str], BeforeValidator(many, json_schema_input_type=str | list[str])] = Field(
         min_length=1, description="The server, mqtts://broker.example.com:8883 for example, or a list to try in turn."
@@ -79,6 +79,19 @@ class UplinkSection(Section):
     holds: bool | None = Field(
         None,
         description="Whether records are kept until this uplink has acknowledged them; by default unless qos is 0.",
+    )
+    order: Order = Field(
+        "live_first",
+        description="After an outage: new records at once and the backlog beside (live_first), or all in_order.",
+    )
+    replay_rate: Annotated[float, Field(ge=1, le=10_000_000)] | None = Field(
+        None,
+        description="How many values a second of backlog are sent at most; by default half of what may be in flight.",
+    )
+    replay_delay_s: Annotated[float, DurationRange("0s", "1h")] = Field(
+        30.0,
+        alias="replay_delay",
+        description="The backlog begins after a random time of at most this and of half the outage; default 30s.",
     )
 
 
@@ -128,6 +141,9 @@ def _uplink(name: str, section: UplinkSection, gateway: str, prefix: str, tls: T
         retain=section.retain,
         max_in_flight=section.max_in_flight,
         holds=section.holds,
+        order=section.order,
+        replay_rate=section.replay_rate,
+        replay_delay_s=section.replay_delay_s,
     )
 
 

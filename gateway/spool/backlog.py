@@ -13,33 +13,46 @@ from dataclasses import dataclass, field
 from gateway.journal.frame import EPOCH_START, Head
 from gateway.journal.reader import Found, Place, Reader
 from gateway.model import Definition
-from gateway.spool.cursor import Losses
-from gateway.spool.record import Gap, Record, decode, gap_record
+from gateway.spool.cursor import NEVER, Span
+from gateway.spool.losses import Losses, gap_between
+from gateway.spool.payload import decode
+from gateway.spool.record import Gap, Record, gap_record
+from gateway.spool.timeline import regime_of_head
 
 log = logging.getLogger("headgate.spool")
 
 _MOST_BYTES = 512 * 1024  # of payload, in one go
 _MOST_FRAMES = 64
 _MOST_DEFINITIONS = 4096
+_SYNCED = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a cursor asks for: `n` records above `position`, and on the way to be told of its `losses`."""
+    """What a reading asks for: `n` records above `position` up to `until`, and on the way to be told of its `losses`.
+
+    With a `span`, frames that the clock says are of another time are passed over.
+    """
 
     position: int
     holds: bool
     losses: Losses
     place: Place | None
     n: int
+    until: int = NEVER
+    span: Span | None = None
 
 
 @dataclass(slots=True)
 class Fetched:
-    """Records in order, and where to go on. A frame is handed out whole, so there may be more than was asked for."""
+    """Records in order, and where to go on. A frame is handed out whole, so there may be more than was asked for.
+
+    `position`: everything up to it was looked at; as far as it was when the disk has no more.
+    """
 
     records: list[Record] = field(default_factory=list)
     place: Place | None = None
+    position: int = 0
 
 
 class Backlog:
@@ -51,29 +64,34 @@ class Backlog:
 
     def fetch(self, request: Request) -> Fetched:
         """The next records above the position, as far as the disk has them; none means there are no more."""
-        fetched = Fetched(place=request.place)
-        position, size = request.position, 0
+        fetched = Fetched(place=request.place, position=request.position)
+        size = 0
         for _ in range(_MOST_FRAMES):
-            if len(fetched.records) >= request.n or size > _MOST_BYTES:
+            if len(fetched.records) >= request.n or size > _MOST_BYTES or fetched.position >= request.until:
                 break
-            found = self._reader.after(position, fetched.place)
-            loss = _loss(found, position, request.losses)
+            found = self._reader.after(fetched.position, fetched.place)
+            loss = _loss(found, fetched.position, request.losses)
             if loss is not None:
-                fetched.records.append(loss)
-                position = loss.seq
+                _deliver(fetched, loss, request)
                 continue
-            hole = _hole(found, position)
+            hole = _hole(found, fetched.position)
             if hole is not None:
-                fetched.records.append(hole)
-                position = hole.seq
+                _deliver(fetched, hole, request)
             if found.head is None or found.body is None or found.place is None:
                 break
-            fetched.place = found.place
             size += len(found.body.payload)
-            for record in self._decoded(found.head, found):
-                position = _deliver(fetched.records, record, position, found.head, is_held=request.holds)
-            position = max(position, found.head.last_seq)
+            if found.head.first_seq <= request.until and not _is_elsewhere(found.head, request.span):
+                self._unpack(fetched, found.head, found, request)
+            if found.head.last_seq <= request.until:
+                fetched.place = found.place
+            fetched.position = max(fetched.position, min(found.head.last_seq, request.until))
         return fetched
+
+    def _unpack(self, fetched: Fetched, head: Head, found: Found, request: Request) -> None:
+        for record in self._decoded(head, found):
+            if not request.holds:
+                _overtake(fetched, record, head, request)
+            _deliver(fetched, record, request)
 
     def _decoded(self, head: Head, found: Found) -> list[Record]:
         for key, entry in found.entries.items():
@@ -108,27 +126,55 @@ class Backlog:
                 log.warning("the definition %s cannot be read: %r", key.hex(), error)
 
 
-def _deliver(records: list[Record], record: Record, position: int, head: Head, *, is_held: bool) -> int:
-    """Append a record of a frame, trimmed to what is above the position; gives the new position."""
-    if record.seq <= position:
-        return position
-    if record.gap is not None:
-        record = gap_record(record.gap.after(position), record.epoch)
-    elif not is_held:
-        # What the others had acknowledged was not kept for a cursor that holds nothing.
-        first = max(position + 1, head.covers_from) if head.flags & EPOCH_START else position + 1
-        if first < record.seq:
-            gap = Gap(first, record.seq - 1, 0, record.time, record.seq - first, "overtaken")
-            records.append(gap_record(gap, record.epoch))
-    records.append(record)
-    return record.seq
+def _deliver(fetched: Fetched, record: Record, request: Request) -> None:
+    """Append a record, where it lies above the position and not beyond the end; of a gap, that part.
+
+    A gap of thinned records is told as a whole: between its numbers stand others that are there.
+    """
+    if record.seq <= fetched.position or fetched.position >= request.until:
+        return
+    if record.gap is not None and record.gap.cause != "thinned":
+        part = gap_between(record.gap, fetched.position, request.until)
+        if part is None:
+            return
+        record = gap_record(part, record.epoch, record.regime)
+    elif record.seq > request.until:
+        fetched.position = request.until
+        return
+    fetched.records.append(record)
+    fetched.position = record.seq
+
+
+def _overtake(fetched: Fetched, record: Record, head: Head, request: Request) -> None:
+    """What the others had acknowledged was not kept for a cursor that holds nothing: tell of what is missing.
+
+    In a frame that was thinned nobody can tell that from what vanished.
+    """
+    position = fetched.position
+    first = max(position + 1, head.covers_from) if head.flags & EPOCH_START else position + 1
+    if record.gap is None and first < record.seq and not head.level:
+        gap = Gap(first, record.seq - 1, 0, record.time, record.seq - first, "overtaken")
+        _deliver(fetched, gap_record(gap, record.epoch, record.regime), request)
+
+
+def _is_elsewhere(head: Head, span: Span | None) -> bool:
+    """Whether a frame is sure to hold nothing of that time: where its clock was right."""
+    if span is None or head.clock != _SYNCED:
+        return False
+    return head.max_time < span.first_ms or head.min_time > span.last_ms
 
 
 def _loss(found: Found, position: int, losses: Losses) -> Record | None:
-    """The next of the losses, if it comes before what was found. What is on the disk after all is handed out."""
-    loss = next((loss for loss in losses if loss.gap.last_seq > position), None)
-    if loss is None or (found.head is not None and found.head.first_seq <= loss.gap.last_seq):
+    """The next of the losses, as far as it comes before what was found. What is on the disk after all is handed out.
+
+    The power may have failed when the slots had told of a loss, and before its segment was recycled.
+    """
+    loss = next((loss for loss in losses if loss.gap.last_seq > position and not loss.is_absence), None)
+    if loss is None:
         return None
+    if found.head is not None and found.head.first_seq <= loss.gap.last_seq:
+        part = gap_between(loss.gap, position, found.head.covers_from - 1)
+        return None if part is None else gap_record(part, loss.epoch)
     if found.damaged is not None and position < found.damaged.last_seq < loss.gap.first_seq:
         return _lost(found.damaged, max(found.damaged.first_seq, position + 1))
     return gap_record(loss.gap.after(position), loss.epoch)
@@ -146,10 +192,12 @@ def _hole(found: Found, position: int) -> Record | None:
     if head is None or head.flags & EPOCH_START:
         return None
     first, last = position + 1, head.covers_from - 1
-    return gap_record(Gap(first, last, 0, head.min_time, last - first + 1, "damaged"), head.epoch)
+    gap = Gap(first, last, 0, head.min_time, last - first + 1, "damaged")
+    return gap_record(gap, head.epoch, regime_of_head(head))
 
 
 def _lost(head: Head, first: int) -> Record:
     """The gap over what a frame holds from `first` on."""
     count = min(head.count, head.last_seq - first + 1)
-    return gap_record(Gap(first, head.last_seq, head.min_time, head.max_time, count, "damaged"), head.epoch)
+    gap = Gap(first, head.last_seq, head.min_time, head.max_time, count, "damaged")
+    return gap_record(gap, head.epoch, regime_of_head(head))

@@ -10,19 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
-from uuid import UUID
 
-from gateway.clock import Clock
-from gateway.journal.frame import Head, capacity
+from gateway.journal.frame import Head, best_codec, capacity
 from gateway.journal.writer import Draft, Writer
-from gateway.spool.cursor import Mark, State, lose
-from gateway.spool.record import Gap, Payload, Record, gap_record
+from gateway.spool.cursor import State
+from gateway.spool.document import fitted
+from gateway.spool.losses import lose
+from gateway.spool.payload import Payload
+from gateway.spool.record import Gap, Record, gap_record
+from gateway.spool.timeline import Timeline, by_stretch
 
 _SLICE_S = 0.001
 _PAUSE_S = 0.0002
 _SLACK = 8192  # the document grows when, on the way, cursors lose something
-_CLOCK = {"unsynced": 0, "holdover": 1, "synced": 2}
 
 
 class Commit:
@@ -32,7 +32,9 @@ class Commit:
     `frame_bytes` is where a commit is cut into several frames.
     """
 
-    def __init__(self, writer: Writer, state: State, floor: int, *, frame_bytes: int, segment_size: int) -> None:
+    def __init__(
+        self, writer: Writer, state: State, floor: int, *, frame_bytes: int, segment_size: int, timeline: Timeline
+    ) -> None:
         self.floor = floor
         self.evicted: list[Head] = []
         self.too_large: list[Record] = []
@@ -40,56 +42,61 @@ class Commit:
         self._state = state
         self._frame_bytes = frame_bytes
         self._segment_size = segment_size
-        self._records: Sequence[Record] = ()
-        self._times: Sequence[float] = ()
+        self._timeline = timeline
 
     def save(self) -> None:
         """Write the state alone, into the slots. Raises OSError."""
         self._writer.save(self.document())
 
-    def write(self, records: Sequence[Record], times: Sequence[float], clock: Clock) -> None:
-        """Write records, accepted at these monotonic times. Raises OSError; `writer.written` tells how far it came."""
-        self._records, self._times = records, times
-        self._writer.write(list(self._drafts(clock)), self)
+    def write(self, records: Sequence[Record], times: Sequence[float], now: float) -> None:
+        """Write records, accepted at these monotonic times, at the monotonic time `now`.
+
+        Raises OSError; `writer.written` tells how far it came.
+        """
+        self._writer.write(list(self._drafts(records, times, round(now * 1000))), self)
 
     def lose(self, heads: Sequence[Head]) -> None:
         """Note in every cursor what it loses with these frames."""
+        heads = [self._timeline.mended(head) for head in heads]
         self.evicted += heads
-        marks = tuple(Mark(m.name, m.holds, m.committed, lose(m.losses, m.committed, heads)) for m in self._state.marks)
+        marks = tuple(replace(m, losses=lose(m.losses, m.committed, heads, m.spared)) for m in self._state.marks)
         self._state = replace(self._state, marks=marks)
 
     def document(self) -> bytes:
         """The state, with what was lost until now."""
-        return self._state.document()
+        return fitted(self._state)
 
-    def _drafts(self, clock: Clock) -> Iterator[Draft]:
+    def _drafts(self, records: Sequence[Record], times: Sequence[float], now: int) -> Iterator[Draft]:
+        """The frames: the clock that a head tells of is that of all its records."""
         covers_from = self._writer.written + 1
-        head = Head(
-            clock=_CLOCK[clock.state()],
-            boot_id=_boot_id(clock.boot_id),
-            monotonic=round(clock.monotonic() * 1000),
-            wall=clock.wall_ms(),
-        )
-        for payload in self._payloads(head.monotonic):
-            head = replace(
-                head,
-                count=payload.count,
-                first_seq=payload.first_seq,
-                last_seq=payload.last_seq,
-                covers_from=covers_from,
-                min_time=payload.min_time,
-                max_time=payload.max_time,
+        for stretch, first, last in by_stretch(records, times, self._timeline.stretches):
+            head = Head(
+                codec=best_codec(),
+                clock=stretch.clock,
+                boot_id=self._timeline.boot_id,
+                monotonic=now,
+                wall=now + stretch.offset,
             )
-            yield Draft(head, payload.entries, payload.sealed())
-            covers_from = payload.last_seq + 1
+            for payload in self._payloads(records[first:last], times[first:last], now):
+                head = replace(
+                    head,
+                    count=payload.count,
+                    first_seq=payload.first_seq,
+                    last_seq=payload.last_seq,
+                    covers_from=covers_from,
+                    min_time=payload.min_time,
+                    max_time=payload.max_time,
+                )
+                yield Draft(head, payload.entries, payload.sealed())
+                covers_from = payload.last_seq + 1
 
-    def _payloads(self, now: int) -> Iterator[Payload]:
+    def _payloads(self, records: Sequence[Record], times: Sequence[float], now: int) -> Iterator[Payload]:
         """The records in frames, encoded in slices of a millisecond."""
         largest = capacity(self._segment_size) - len(self.document()) - _SLACK
         most = min(self._frame_bytes, largest)
         slice_end = time.perf_counter() + _SLICE_S
-        payload = Payload(self._records[0].seq)
-        for record, accepted in zip(self._records, self._times, strict=True):
+        payload = Payload(records[0].seq)
+        for record, accepted in zip(records, times, strict=True):
             age = now - round(accepted * 1000)
             if not payload.add(record, age, most):
                 yield payload
@@ -99,16 +106,8 @@ class Commit:
                 self.too_large.append(record)
                 payload = Payload(record.seq)
                 gap = Gap(record.seq, record.seq, record.time, record.time, 1, "too large")
-                payload.add(gap_record(gap, record.epoch), age, most)
+                payload.add(gap_record(gap, record.epoch, record.regime), age, most)
             if time.perf_counter() > slice_end:
                 time.sleep(_PAUSE_S)
                 slice_end = time.perf_counter() + _SLICE_S
         yield payload
-
-
-def _boot_id(text: str) -> bytes:
-    """The boot id's sixteen bytes; a digest where the system gives none of the usual form."""
-    try:
-        return UUID(text).bytes
-    except ValueError:
-        return blake2b(text.encode(), digest_size=16).digest()

@@ -3,6 +3,9 @@
 A cursor that holds keeps records on the disk until it has acknowledged them. One that does not (a QoS 0 uplink, which
 acknowledges nothing) is served from what there is, and may be overtaken.
 
+A queue is read through readings: the cursor itself is the one that goes through everything in order; others may run
+ahead of it. What they acknowledge stands as islands above `committed` until the two meet.
+
 A stored position is a hint that may be too low and never too high: what is lost of it comes back as duplicates.
 """
 
@@ -12,62 +15,163 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import orjson
 
-from gateway.journal.frame import Head
 from gateway.journal.reader import Place
-from gateway.spool.record import Gap, Record
+from gateway.spool.islands import Islands, absorb, add, beyond, largest
+from gateway.spool.losses import Loss, Losses, absences, miss
+from gateway.spool.record import Gap, Record, Regime
 
 MOST_CURSORS = 64  # their document must fit into a slot
-_NOBODY = 1 << 64
-_MOST_LOSSES = 4  # of a cursor, that cannot be told as one: a disk that fails at four stops in a row
+NEVER = 1 << 64
+"""Beyond all numbers of records."""
+
+_MOST_ISLANDS = 64
+_STORED_ISLANDS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A gap that a cursor must be told of, and the epoch it happened in."""
+class Span(NamedTuple):
+    """From when to when, wall time in ms, both included."""
 
-    epoch: str
-    gap: Gap
+    first_ms: int
+    last_ms: int
+
+    def holds(self, time: int) -> bool:
+        """Whether that moment lies in it."""
+        return self.first_ms <= time <= self.last_ms
 
 
-Losses: TypeAlias = tuple[Loss, ...]
+class Reading:
+    """One head that reads for a cursor, and where it stands. Made by `Cursor.branch`; moved by the queue only.
 
-
-class Cursor:
-    """Where an uplink stands. Made by `Queue.cursor`, and moved by the queue only, except for `rewind`.
-
-    `committed`: everything up to it is acknowledged. `position`: the last record handed out. `losses`: what was given
-    up before this cursor had acknowledged it, in order, until that has been reported and acknowledged in its turn.
+    It hands out what lies above `after` up to `until`, and what it acknowledges is acknowledged from `after` on.
+    `position`: the last record handed out. `stop`: up to there nothing must be stepped over. With a `span`, it is
+    everything of that time that there is, acknowledged or not, and it acknowledges nothing.
     """
 
-    __slots__ = ("ahead", "committed", "holds", "is_claimed", "losses", "name", "place", "position")
+    __slots__ = ("after", "ahead", "cursor", "place", "position", "span", "stop", "until")
+
+    def __init__(self, cursor: Cursor, after: int, until: int = NEVER, span: Span | None = None) -> None:
+        self.cursor = cursor
+        self.after = after
+        self.until = until
+        self.span = span
+        self.ahead: deque[Record] = deque()  # read from the disk and not handed out yet
+        self.place: Place | None = None
+        self.position = after
+        self.stop = until
+
+    def __repr__(self) -> str:
+        return f"<Reading of {self.cursor.name!r} at {self.position}, from {self.after} until {self.until}>"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has handed out everything it was made for."""
+        return self.position >= self.until and not self.ahead
+
+    def go_to(self, position: int) -> None:
+        """Hand out, from now on, what lies above `position`."""
+        self.position = position
+        self.ahead.clear()
+        self.place = None
+        self.aim()
+
+    def aim(self) -> None:
+        """Find out up to where nothing must be stepped over."""
+        self.stop = self.until
+        if self.span is None and (self.cursor.islands or self.cursor.losses):
+            position = self.position
+            for first, _ in (*self.cursor.islands, *absences(self.cursor.losses)):
+                if position < first <= self.stop:
+                    self.stop = first - 1
+
+    def step(self) -> Loss | None:
+        """Having come to `stop`, step over what is acknowledged, or over a time away: then that is to be told."""
+        position = self.position
+        found = next((loss for loss in self.cursor.losses if loss.is_absence and loss.covers(position + 1)), None)
+        end = beyond(self.cursor.islands, position) if found is None else found.gap.last_seq
+        self.position = min(end, self.until)
+        self.aim()
+        return found
+
+
+class Cursor(Reading):
+    """Where an uplink stands. Made by `Queue.cursor`, and moved by the queue only, except for `rewind`.
+
+    `committed`: everything up to it is acknowledged; `islands`: ranges above it that are. `losses`: what was given up
+    before this cursor had acknowledged it, in order, until that has been reported and acknowledged in its turn.
+    `holds_until`: of one whose uplink is gone from the file, the last record that it holds.
+    """
+
+    __slots__ = ("committed", "holds", "holds_until", "is_claimed", "islands", "losses", "name")
 
     def __init__(self, name: str, *, holds: bool, committed: int, losses: Losses = ()) -> None:
         self.name = name
         self.holds = holds
         self.committed = committed
-        self.position = committed
+        self.islands: Islands = []
         self.losses = losses
+        self.holds_until: int | None = None
         self.is_claimed = False
-        self.ahead: deque[Record] = deque()  # read from the disk and not handed out yet
-        self.place: Place | None = None
+        super().__init__(self, after=0)
+        self.position = committed
 
     def __repr__(self) -> str:
         return f"Cursor({self.name!r}, holds={self.holds}, committed={self.committed}, position={self.position})"
 
-    def rewind(self) -> None:
-        """Go back to what is acknowledged: what was handed out since then will be handed out again."""
-        if self.position != self.committed:
-            self.position = self.committed
-            self.ahead.clear()
-            self.place = None
+    def rewind(self, until: int = NEVER) -> None:
+        """Go back to what is acknowledged: what was handed out since then will be handed out again, up to `until`."""
+        self.until = until
+        self.go_to(self.committed)
+
+    def branch(self, after: int, until: int = NEVER, span: Span | None = None) -> Reading:
+        """Another head, that begins behind `after`."""
+        reading = Reading(self, after, until, span)
+        reading.aim()
+        return reading
+
+    def acknowledge(self, after: int, seq: int) -> None:
+        """Everything above `after` up to `seq` is acknowledged; that is above `committed`."""
+        if after <= self.committed:
+            self.committed = seq = absorb(self.islands, seq) if self.islands else seq
+            if self.position < seq:  # noqa: PLR1730 - once for each record acknowledged: a call would cost more
+                self.position = seq
+        else:
+            add(self.islands, after + 1, seq)
+            if len(self.islands) > _MOST_ISLANDS:
+                self.islands[:] = largest(self.islands, _MOST_ISLANDS)
+        if self.losses and self.losses[0].gap.last_seq <= self.committed:
+            self.losses = tuple(loss for loss in self.losses if loss.gap.last_seq > self.committed)
+
+    @property
+    def spared(self) -> tuple[tuple[int, int], ...]:
+        """Ranges above `committed` whose loss is none to it."""
+        return _spared(self.islands, self.holds_until)
+
+    def beyond(self, seq: int) -> int:
+        """The last number up to which it wants nothing of what lies above `seq`."""
+        seq = max(seq, self.committed)
+        known = [*self.islands, *absences(self.losses)]
+        while (end := beyond(known, seq)) > seq:
+            seq = end
+        return seq if self.holds_until is None or seq < self.holds_until else NEVER
+
+    def claim(self, head: int, epoch: str, now_ms: int) -> None:
+        """Its uplink is there. If it was gone for a while, what came meanwhile is a loss to it."""
+        self.is_claimed = True
+        if self.holds_until is not None and head > max(self.holds_until, self.committed):
+            first = max(self.holds_until, self.committed) + 1
+            gap = Gap(first, head, 0, now_ms, head - first + 1, "overtaken")
+            self.losses = miss(self.losses, gap, epoch)
+        self.holds_until = None
+        self.aim()
 
     def mark(self) -> Mark:
         """What is stored of this cursor."""
-        return Mark(self.name, self.holds, self.committed, self.losses)
+        islands = largest(self.islands, _STORED_ISLANDS)
+        return Mark(self.name, self.holds, self.committed, self.losses, islands, self.holds_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +183,12 @@ class Mark:
     committed: int
     losses: Losses = ()
     islands: tuple[tuple[int, int], ...] = ()
+    holds_until: int | None = None
+
+    @property
+    def spared(self) -> tuple[tuple[int, int], ...]:
+        """Ranges above `committed` whose loss is none to it."""
+        return _spared(self.islands, self.holds_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +214,8 @@ class Wear:
 class State:
     """What the spool must know at its next start: identity, starts, the numbers it may have used, and all cursors.
 
-    No number above `ceiling` was given to a record, unless a frame or a cursor tells of it.
+    No number above `ceiling` was given to a record, unless a frame or a cursor tells of it. `seen` is the newest wall
+    time (ms) that was believed; `uncorrected` are clocks that could not be right, and by which records were sent.
     """
 
     store: int
@@ -112,6 +223,8 @@ class State:
     ceiling: int
     marks: tuple[Mark, ...] = ()
     anchors: tuple[Anchor, ...] = ()
+    seen: int = 0
+    uncorrected: tuple[Regime, ...] = ()
     wear: Wear = Wear()
 
     def document(self) -> bytes:
@@ -122,9 +235,12 @@ class State:
                 "start": self.start,
                 "ceiling": self.ceiling,
                 "cursors": [
-                    [m.name, m.holds, m.committed, [_row(loss) for loss in m.losses], m.islands] for m in self.marks
+                    [m.name, m.holds, m.committed, [_row(loss) for loss in m.losses], m.islands, m.holds_until]
+                    for m in self.marks
                 ],
                 "anchors": [[anchor.boot_id.hex(), anchor.offset] for anchor in self.anchors],
+                "seen": self.seen,
+                "uncorrected": [[regime.boot_id.hex(), regime.offset] for regime in self.uncorrected],
                 "wear": astuple(self.wear),
             }
         )
@@ -142,6 +258,11 @@ class State:
                 ceiling=int(d["ceiling"]),
                 marks=tuple(_mark(*row) for row in d["cursors"]),
                 anchors=tuple(Anchor(bytes.fromhex(boot), int(offset)) for boot, offset in d.get("anchors", ())),
+                seen=int(d.get("seen", 0)),
+                uncorrected=tuple(
+                    Regime(bytes.fromhex(boot), int(offset), is_plausible=False)
+                    for boot, offset in d.get("uncorrected", ())
+                ),
                 wear=Wear(*map(int, d.get("wear", ()))),
             )
         except (KeyError, TypeError, IndexError) as error:
@@ -151,33 +272,52 @@ class State:
 class Cursors:
     """All cursors of a spool, and what follows from them.
 
-    `acked`: what every cursor that holds has acknowledged; beyond all numbers where none holds. `low`: what nobody who
-    is there to read needs any more. `is_held`: whether anyone holds; if not, nothing is stored.
+    `floor`: what every cursor that holds has acknowledged without exception, and so have those whose uplinks are gone;
+    beyond all numbers where none holds. `acked`: above what is on the disk already, up to where those that hold need
+    nothing written; there, islands count. `low`: what nobody who is there to read needs any more. `is_held`: whether
+    anyone holds what is new; if not, nothing is stored.
     """
 
-    __slots__ = ("_counted", "acked", "by_name", "is_held", "low")
+    __slots__ = ("_counted", "_retired", "acked", "by_name", "floor", "is_held", "low")
 
     def __init__(self, marks: Sequence[Mark], head: int) -> None:
-        self.by_name = {m.name: Cursor(m.name, holds=m.holds, committed=m.committed, losses=m.losses) for m in marks}
-        self.changed(head)
+        self.by_name: dict[str, Cursor] = {}
+        for mark in marks:
+            cursor = Cursor(mark.name, holds=mark.holds, committed=mark.committed, losses=mark.losses)
+            cursor.islands[:] = mark.islands
+            cursor.holds_until = mark.holds_until
+            cursor.aim()
+            self.by_name[mark.name] = cursor
+        self.changed(head, head)
 
-    def changed(self, head: int) -> None:
+    def changed(self, head: int, written: int) -> None:
         """Take notice that a cursor came, went, or holds no more."""
-        # An uplink taken out of the file still holds what it had, until it is forgotten; but nobody reads for it.
-        self._counted = tuple(c for c in self.by_name.values() if c.holds or c.is_claimed)
+        # An uplink taken out of the file holds on, until it is known to be out of it; but nobody reads for it.
+        holders = [c for c in self.by_name.values() if c.holds and not c.is_claimed]
+        self._retired = tuple(c for c in holders if c.holds_until is not None)
+        self._counted = tuple(c for c in self.by_name.values() if c.is_claimed or (c.holds and c.holds_until is None))
         self.is_held = any(c.holds for c in self._counted)
-        self.settle(head)
+        self.settle(head, written)
 
-    def settle(self, head: int) -> None:
-        """Take notice that a cursor moved."""
-        acked, low = head if self.is_held else _NOBODY, head
+    def settle(self, head: int, written: int) -> None:
+        """Take notice that a cursor moved, or more is on the disk: up to `written`."""
+        acked, low = head if self.is_held else NEVER, head
+        floor = acked
         for cursor in self._counted:
             committed = cursor.committed
             if committed < low:  # noqa: PLR1730 - once for each record acknowledged: a call would cost more
                 low = committed
-            if committed < acked and cursor.holds:
-                acked = committed
-        self.acked, self.low = acked, low
+            if cursor.holds:
+                if committed < floor:  # noqa: PLR1730 - likewise
+                    floor = committed
+                if cursor.islands and committed < written:
+                    committed = cursor.beyond(written)
+                if committed < acked:  # noqa: PLR1730 - likewise
+                    acked = committed
+        for cursor in self._retired:
+            if cursor.committed < min(floor, cursor.holds_until or 0):
+                floor = cursor.committed
+        self.acked, self.floor, self.low = acked, floor, low
 
     @property
     def is_read(self) -> bool:
@@ -189,40 +329,19 @@ class Cursors:
         return tuple(c.mark() for c in self.by_name.values())
 
 
-def _mark(name: Any, holds: Any, committed: Any, rows: Any, islands: Any = ()) -> Mark:
+def _spared(islands: Sequence[tuple[int, int]], holds_until: int | None) -> tuple[tuple[int, int], ...]:
+    return tuple(islands) if holds_until is None else (*islands, (holds_until + 1, NEVER))
+
+
+def _mark(
+    name: Any, holds: Any, committed: Any, rows: Any, islands: Any = (), holds_until: Any = None, *_later: Any
+) -> Mark:
     losses = tuple(Loss(str(row[0]), Gap(*row[1:])) for row in rows)
     ranges = tuple((int(first), int(last)) for first, last in islands)
-    return Mark(str(name), bool(holds), int(committed), losses, ranges)
+    until = None if holds_until is None else int(holds_until)
+    return Mark(str(name), bool(holds), int(committed), losses, ranges, until)
 
 
 def _row(loss: Loss) -> list[Any]:
     gap = loss.gap
     return [loss.epoch, gap.first_seq, gap.last_seq, gap.first_time, gap.last_time, gap.count, gap.cause]
-
-
-def lose(losses: Losses, committed: int, heads: Sequence[Head]) -> Losses:
-    """A cursor's losses when these frames, the oldest on the disk, are evicted: it had acknowledged up to `committed`.
-
-    Nothing is left on the disk before them, so earlier losses and this one are told as one.
-    """
-    for head in heads:
-        earlier = [loss for loss in losses if committed < loss.gap.last_seq and loss.gap.first_seq <= head.last_seq]
-        done = max(committed, earlier[-1].gap.last_seq if earlier else 0)
-        if head.last_seq <= done:  # acknowledged, or a frame that was written twice
-            continue
-        first = max(head.first_seq, done + 1)
-        gap = Gap(first, head.last_seq, head.min_time, head.max_time, min(head.count, head.last_seq - done), "evicted")
-        for loss in reversed(earlier):
-            gap = loss.gap.joined(gap)
-        losses = (Loss(head.epoch, gap), *(loss for loss in losses if loss.gap.first_seq > head.last_seq))
-    return losses
-
-
-def lose_tail(losses: Losses, committed: int, gap: Gap, epoch: str) -> Losses:
-    """A cursor's losses when the newest records are lost. Those on the disk before them are still to be handed out."""
-    if gap.last_seq <= committed:
-        return losses
-    gap = gap.after(committed)
-    if losses and losses[-1].epoch == epoch and losses[-1].gap.last_seq + 1 == gap.first_seq:
-        return (*losses[:-1], Loss(epoch, losses[-1].gap.joined(gap)))
-    return (*losses, Loss(epoch, gap))[-_MOST_LOSSES:]

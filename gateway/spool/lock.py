@@ -20,7 +20,10 @@ class Lock:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise RefusedError(f"{path}: the spool's folder cannot be written ({error.strerror}); mend it") from error
+            raise RefusedError(
+                f"{path}: the spool's folder cannot be written ({error.strerror}): make it writable, or choose another "
+                "spool.path"
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

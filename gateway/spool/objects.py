@@ -1,10 +1,10 @@
 """Objects: values for which there is no column of their own, as JSON that gives them back exactly. Pure.
 
-A *line* holds a list of values: plain, `["on", [1, 2]]`, where JSON and its parsers keep them as they are, else wrapped,
-`{"w": [...]}`. JSON itself cannot carry NaN, infinities, bytes, integers beyond 64 bits, broken text, or keys that are
-not text; in a wrapped list such values stand as objects with one key: `f` a float's eight bytes in hex, big endian, `b`
-bytes in base64, `i` an integer in hex, `s` UTF-8 with surrogates in hex, `o` an object as a list of pairs. No object
-stands there for itself, so nothing is taken for what it is not.
+A *line* holds a list of values: plain, `["on", [1, 2]]`, where JSON and its parsers keep them as they are, else
+wrapped, `{"w": [...]}`. JSON itself cannot carry NaN, infinities, bytes, integers beyond 64 bits, broken text, or keys
+that are not text; in a wrapped list such values stand as objects with one key: `f` a float's eight bytes in hex, big
+endian, `b` bytes in base64, `i` an integer in hex, `s` UTF-8 with surrogates in hex, `o` an object as a list of pairs.
+No object stands there for itself, so nothing is taken for what it is not.
 """
 
 from __future__ import annotations

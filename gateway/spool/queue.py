@@ -6,7 +6,8 @@ What it promises:
   commit interval and one flush.
 - After `durable` a record is on the medium, or acknowledged by all who hold.
 - From then on it is handed to every cursor, in order, at least once, until acknowledged; or it is given up to keep
-  within `max_bytes` (the oldest first), counted, logged, and a gap record takes its place.
+  within `max_bytes`, counted, logged, and a gap record takes its place: the oldest first, or detail of the oldest, or
+  new ones are not taken, as `Limits.full` has it.
 - A start always succeeds. What is damaged costs itself, and is reported as a gap where it can be told.
 
 Everything here runs on the event loop and never waits for the disk, except where it says `async`.
@@ -17,23 +18,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from gateway.clock import Clock
 from gateway.journal.disk import Disk
 from gateway.journal.frame import Head
 from gateway.metrics import Metrics
 from gateway.model import Batch, RecordClass
-from gateway.spool.backlog import Backlog, Request
+from gateway.spool.backlog import Backlog
 from gateway.spool.committer import Committer, Rules
-from gateway.spool.cursor import MOST_CURSORS, Cursor, Cursors, lose, lose_tail
+from gateway.spool.cursor import MOST_CURSORS, Cursor, Cursors, Reading
+from gateway.spool.drops import Drops, evict, forfeit
+from gateway.spool.handing_out import HandingOut
 from gateway.spool.limits import Limits
-from gateway.spool.record import Gap, Record, gap_record
+from gateway.spool.record import Gap, Kind, Message, Note, Record
+from gateway.spool.scrubber import Scrubber
 from gateway.spool.status import QueueStatus, describe
 from gateway.spool.store import Store
-from gateway.spool.window import Window, footprint
+from gateway.spool.timekeeper import Timekeeper
+from gateway.spool.timeline import STEP_MS
+from gateway.spool.window import Window, extent, footprint
 
 log = logging.getLogger("headgate.spool")
 
@@ -44,7 +52,14 @@ class Queue:
     """One class's records. Made by `open`, ended by `close`. `epoch` is `<store id, 6 hex>-<start count>`."""
 
     def __init__(
-        self, limits: Limits, store: Store, *, record_class: RecordClass, clock: Clock, metrics: Metrics
+        self,
+        limits: Limits,
+        store: Store,
+        *,
+        record_class: RecordClass,
+        clock: Clock,
+        timekeeper: Timekeeper,
+        metrics: Metrics,
     ) -> None:
         self.record_class = record_class
         self.epoch = f"{store.state.store:06x}-{store.state.start}"
@@ -52,29 +67,47 @@ class Queue:
         self._store = store
         self._clock = clock
         self._now = clock.monotonic
-        self._ram_bytes = limits.ram_bytes
+        self._timekeeper = timekeeper
+        self._timeline = timekeeper.timeline
+        self._ram_bytes = self._shed_at = limits.ram_bytes
+        self._stock_bytes = limits.ram_bytes // 4
         self._interval_s = math.inf
-        self._epoch_first = store.writer.epoch_first
-        self._backlog = Backlog(store.reader)
-        self._window = Window(self._epoch_first - 1)
+        first = store.writer.epoch_first
+        self._window = Window(first - 1)
+        self._out = HandingOut(
+            self._window, Backlog(store.reader), store.reading, timekeeper, epoch=self.epoch, first=first
+        )
         self._cursors = Cursors(store.state.marks, self._window.head)
         rules = Rules(
             interval_s=limits.commit_interval_s,
             is_always=limits.persist == "always",
             frame_bytes=limits.commit_bytes,
             job_bytes=min(_JOB_BYTES, limits.ram_bytes // 4),
+            thin_s=limits.thin_s,
         )
-        self._committer = Committer(store, self._window, self._cursors, self, rules=rules, clock=clock)
-        self._waiting: list[asyncio.Future[None]] = []
+        self._committer = Committer(
+            store, self._window, self._cursors, self, rules=rules, clock=clock, timeline=self._timeline
+        )
+        self._waiting: list[Callable[[], object]] = []
+        self._arrivals: set[asyncio.Future[None]] = set()
         self._durables: list[tuple[int, asyncio.Future[None]]] = []
-        self._is_dropping = self._is_evicting = False
+        self._drops = Drops(metrics, record_class, clock.monotonic)
         labels = {"class": record_class}
-        self._evicted = metrics.counter("spool_evicted_records_total", **labels)
-        self._dropped = metrics.counter("spool_dropped_records_total", **labels)
+        self._scrubber = Scrubber(
+            store.scrub,
+            store.reading,
+            clock,
+            segment_size=store.segment_size,
+            is_calm=lambda: not self._committer.is_degraded,
+            on_damage=self._on_damage,
+        )
         metrics.gauge("spool_memory_bytes", lambda: self._window.bytes, **labels)
-        metrics.gauge("spool_used_bytes", lambda: store.writer.used_bytes(self._cursors.acked), **labels)
+        metrics.gauge("spool_used_bytes", lambda: store.writer.used_bytes(self._cursors.floor), **labels)
+        metrics.gauge("spool_fill_ratio", lambda: self._committer.fill, **labels)
         metrics.gauge("spool_degraded", lambda: float(self._committer.is_degraded), **labels)
-        metrics.gauge("spool_commit_seconds_max", lambda: self._committer.longest_commit_s, **labels)
+        metrics.gauge("spool_commit_seconds_max", lambda: self._committer.latency.longest, **labels)
+        timekeeper.learn(store.state, store.boots)
+        timekeeper.followers.append(self._on_clock)
         self._cursors_changed()
 
     def __repr__(self) -> str:
@@ -91,35 +124,59 @@ class Queue:
         disk: Disk | None = None,
         segment_size: int | None = None,
         writing: Executor | None = None,
+        reading: Executor | None = None,
+        timekeeper: Timekeeper | None = None,
+        is_ready: bool = False,
         record_class: RecordClass = "data",
     ) -> Queue:
         """Open the folder, making it where it is missing.
 
-        `disk` and `segment_size` are the journal's, if not the usual; `writing` is the thread that owns all durable
-        files, where the process has one already. Raises RefusedError when another process has the folder (named by its
-        pid) or it cannot be written; damage never raises.
+        `disk` and `segment_size` are the journal's, if not the usual. `writing` is the thread that owns all durable
+        files, `reading` the one that reads them, where the process has them already. A `timekeeper` that is handed over
+        is started and stopped by its owner. `is_ready`: make the first files now, so that a full disk does not matter.
+
+        Raises RefusedError when another process has the folder (named by its pid) or it cannot be written; damage never
+        raises.
         """
         store = await Store.open(
             folder,
-            max_bytes=limits.max_bytes,
+            limits=limits,
+            clock=clock,
             metrics=metrics,
             disk=disk,
             segment_size=segment_size,
             writing=writing,
+            reading=reading,
+            is_ready=is_ready,
             record_class=record_class,
         )
-        return cls(limits, store, record_class=record_class, clock=clock, metrics=metrics)
+        keeper = timekeeper or Timekeeper(clock)
+        queue = cls(limits, store, record_class=record_class, clock=clock, timekeeper=keeper, metrics=metrics)
+        if timekeeper is None:
+            keeper.start()
+        return queue
 
     # --- the side that appends ------------------------------------------------------------------------------------
 
     def append(self, batch: Batch) -> int:
         """Take a batch and give its number. Never blocks, never raises; with nobody to read, nothing is kept."""
+        return self._accept(batch, "batch", None, batch.time, footprint(batch))
+
+    def add(self, content: Message | Note, kind: Literal["message", "event", "audit"]) -> int:
+        """Take a message, or the note of an event or for the audit, and give its number; else as `append`."""
+        return self._accept(None, kind, content, content.time, extent(content))
+
+    def _accept(self, batch: Batch | None, kind: Kind, other: Message | Note | None, time: int, size: int) -> int:
         window = self._window
         if self._cursors.is_read:
-            seq = window.head + 1
             now = self._now()
-            window.append(Record(seq, self.epoch, batch), footprint(batch), now)
-            if window.bytes > self._ram_bytes:
+            timeline = self._timeline
+            regime = timeline.regime
+            if not -STEP_MS < time - timeline.offset - now * 1000 < STEP_MS:
+                regime = self._timekeeper.regime_of(time, now)  # where the clock was set, an event may come before this
+            seq = window.head + 1
+            window.append(Record(seq, self.epoch, batch, kind, other, regime), size, now)
+            if window.bytes > self._shed_at:
                 self._shed()
             if self._waiting:
                 self._wake()
@@ -133,23 +190,18 @@ class Queue:
         return seq
 
     def _shed(self) -> None:
-        """Too much memory: let go of what is safe, then drop the oldest of what is not being written already."""
+        """Too much memory: let go of what is safe, then give up the oldest or the newest of what is not."""
         window, committer = self._window, self._committer
         target = self._ram_bytes - self._ram_bytes // 16  # some way below, so that this does not happen at each append
         window.shrink(committer.durable, target)
-        if window.bytes <= self._ram_bytes:
+        if window.bytes <= self._shed_at:
             return
-        gap = window.drop(max(committer.durable, committer.in_flight), target, self.epoch)
-        if gap is None:
-            return
-        self._dropped.value += gap.count
-        if not self._is_dropping:
-            self._is_dropping = True
-            log.error(
-                "the disk does not keep up and memory is full (%d bytes): records from %d on are dropped, oldest first",
-                self._ram_bytes,
-                gap.first_seq,
-            )
+        untouched = max(committer.durable, committer.in_flight)
+        if self._limits.full == "drop_newest":
+            self._shed_at = target
+            self._drops.note(window.refuse(untouched, self.epoch))
+        elif (gap := window.drop(untouched, target, self.epoch)) is not None:
+            self._drops.note(gap)
 
     async def durable(self) -> None:
         """Return when everything appended so far is on the medium or acknowledged by all who hold.
@@ -166,6 +218,11 @@ class Queue:
 
     # --- the side that reads --------------------------------------------------------------------------------------
 
+    @property
+    def head(self) -> int:
+        """The number of the last record accepted."""
+        return self._window.head
+
     def cursor(self, name: str, *, holds: bool = True) -> Cursor:
         """Find the cursor of that name, or make one that begins with the next record.
 
@@ -178,10 +235,18 @@ class Queue:
                 raise ValueError(f"there are {MOST_CURSORS} cursors already: forget those that no uplink uses")
             cursor = self._cursors.by_name[name] = Cursor(name, holds=holds, committed=self._window.head)
         cursor.holds = holds
-        cursor.is_claimed = True
+        cursor.claim(self._window.head, self.epoch, self._timekeeper.known_now())
         self._cursors_changed()
         self._committer.touch()
         return cursor
+
+    def retire(self) -> None:
+        """All uplinks have claimed their cursors: let the others hold what they have, and nothing new."""
+        for cursor in self._cursors.by_name.values():
+            if cursor.holds and not cursor.is_claimed and cursor.holds_until is None:
+                cursor.holds_until = self._window.head
+        self._cursors_changed()
+        self._committer.touch()
 
     def forget(self, name: str) -> None:
         """Give up a cursor: what only it held is held no more. Nothing happens where there is none of that name."""
@@ -190,96 +255,83 @@ class Queue:
             self._committer.touch()
             self._wake()
 
+    def give_up(self, name: str, seq: int) -> None:
+        """Let the cursor of that name go on behind `seq`: what it had not acknowledged by then it does not get."""
+        cursor = self._cursors.by_name.get(name)
+        if cursor is not None:
+            self.commit(cursor, seq)
+
     def _cursors_changed(self) -> None:
-        self._cursors.changed(self._window.head)
+        self._cursors.changed(self._window.head, self._committer.written)
         self._interval_s = self._limits.commit_interval_s if self._cursors.is_held else math.inf
         self._settle()
         self._committer.plan()
 
-    def take(self, cursor: Cursor, n: int) -> Sequence[Record] | None:
-        """The next records, at most `n`, as far as they are in memory; advances `cursor.position`.
+    def take(self, reading: Reading, n: int) -> Sequence[Record] | None:
+        """The next records, at most `n`, as far as they are in memory; advances the reading's `position`.
 
-        Empty: nothing new. None: they must be fetched from the disk, by `read`.
+        Empty: nothing new, or nothing more, or it `is_waiting_for_clock`. None: they must be fetched from the disk, by
+        `fetch` or `read`.
         """
-        position = cursor.position
-        if cursor.ahead:
-            return self._take_ahead(cursor, n)
-        if position >= self._window.head:
+        if reading.span is not None:
+            return self._out.take_span(reading, reading.span, n)
+        if self.record_class != "alarm" and self._timekeeper.has_to_wait():
             return []
-        found = self._window.after(position, n)
-        if found:
-            gap = found[0].gap
-            if gap is not None and gap.first_seq <= position:
-                found[0] = gap_record(gap.after(position), found[0].epoch)
-            cursor.position = found[-1].seq
-        return found
+        return self._out.take(reading, n)
 
-    def _take_ahead(self, cursor: Cursor, n: int) -> Sequence[Record] | None:
-        """Hand out what was read from the disk."""
-        ahead = cursor.ahead
-        while ahead and ahead[0].seq <= cursor.position:
-            ahead.popleft()
-        found = [ahead.popleft() for _ in range(min(n, len(ahead)))]
-        if not found:
-            return self.take(cursor, n)
-        cursor.position = found[-1].seq
-        return found
+    async def fetch(self, reading: Reading, n: int) -> None:
+        """Read ahead from the disk, so that `take` has something; or step over what nobody has any more."""
+        await self._out.fetch(reading, n)
 
-    async def read(self, cursor: Cursor, n: int) -> Sequence[Record]:
-        """The next records, at least one and at most `n`, from memory or disk; advances `cursor.position`.
+    async def read(self, reading: Reading, n: int) -> Sequence[Record]:
+        """The next records, at least one and at most `n`, from memory or disk; advances the reading's `position`.
 
-        Waits where there is nothing new. One reader for each cursor; one that waits does not notice a rewind.
+        Waits where there is nothing new. One reader for each reading; one that waits does not notice a rewind.
         """
         while True:
-            found = self.take(cursor, n)
+            found = self.take(reading, n)
             if found:
                 return found
             if found is None:
-                await self._fetch(cursor, n)
+                await self.fetch(reading, n)
             else:
                 arrival = asyncio.get_running_loop().create_future()
-                self._waiting.append(arrival)
+                self._arrivals.add(arrival)
+                arrival.add_done_callback(self._arrivals.discard)
+                self.notify(partial(_resolve, arrival))
                 await arrival
+
+    def notify(self, call: Callable[[], object]) -> None:
+        """Call once, as soon as there is something new."""
+        self._waiting.append(call)
 
     def _wake(self) -> None:
         """Wake all readers, once for however many records come in this turn of the loop."""
         waiting, self._waiting = self._waiting, []
-        for arrival in waiting:
-            if not arrival.done():
-                arrival.set_result(None)
+        for call in waiting:
+            call()
 
-    async def _fetch(self, cursor: Cursor, n: int) -> None:
-        """Read ahead from the disk, or step over what nobody has any more."""
-        position, base = cursor.position, self._window.base
-        request = Request(position, cursor.holds, cursor.losses, cursor.place, n)
-        loop = asyncio.get_running_loop()
-        fetched = await loop.run_in_executor(self._store.reading, self._backlog.fetch, request)
-        if cursor.position != position:
-            return  # it was rewound meanwhile
-        cursor.place = fetched.place
-        cursor.ahead.extend(fetched.records)
-        if fetched.records:
-            return
-        # The disk has no more, so what left the window before we asked is gone.
-        first = max(position + 1, self._epoch_first)
-        if first > base:
-            cursor.position = base
-            return
-        following = self._window.record_after(base)
-        last_time = following.time if following is not None else self._clock.wall_ms()
-        gap = Gap(first, base, 0, last_time, base - first + 1, "damaged" if cursor.holds else "overtaken")
-        cursor.ahead.append(gap_record(gap, self.epoch))
+    @property
+    def is_waiting_for_clock(self) -> bool:
+        """Whether nothing is handed out because its time cannot be right; `notify` tells of the end, too."""
+        return self.record_class != "alarm" and self._timekeeper.is_waiting
 
-    def commit(self, cursor: Cursor, seq: int) -> None:
-        """Everything up to `seq` is acknowledged by that uplink."""
+    def timed(self, record: Record) -> Record:
+        """A record on its way out: with its times mended, where the clock was wrong and is known by now."""
+        return self._timekeeper.timed(record)
+
+    def _on_clock(self) -> None:
+        """The clock was set, or waiting for that has come to an end."""
+        self._committer.on_clock()
+        self._wake()
+
+    def commit(self, reading: Reading, seq: int) -> None:
+        """Everything that reading has handed out up to `seq` is acknowledged by its uplink."""
+        cursor = reading.cursor
         if seq <= cursor.committed:
             return
-        cursor.committed = seq = min(seq, self._window.head)
-        if cursor.position < seq:  # noqa: PLR1730 - once for each record acknowledged: a call would cost more
-            cursor.position = seq
-        if cursor.losses and cursor.losses[0].gap.last_seq <= seq:
-            cursor.losses = tuple(loss for loss in cursor.losses if loss.gap.last_seq > seq)
-        self._cursors.settle(self._window.head)
+        cursor.acknowledge(reading.after, min(seq, self._window.head))
+        self._cursors.settle(self._window.head, self._committer.written)
         self._settle()
         self._committer.touch()
 
@@ -289,6 +341,9 @@ class Queue:
         if self._limits.persist == "always" and self._cursors.is_held:
             low = min(low, self._committer.written)
         self._window.release(low)
+        if self._window.bytes > self._stock_bytes and self._cursors.acked > self._cursors.floor:
+            # A backlog lane far behind must not keep in memory what the live lane is done with.
+            self._window.shrink(self._committer.durable, self._stock_bytes)
         if self._durables:
             durable = self._committer.durable
             for seq, future in self._durables:
@@ -300,46 +355,45 @@ class Queue:
 
     def on_settled(self) -> None:
         """More is on the medium: durable records beyond a small stock for readers leave memory."""
-        self._cursors.settle(self._window.head)
+        self._cursors.settle(self._window.head, self._committer.written)
         self._settle()
-        self._window.shrink(self._committer.durable, self._ram_bytes // 4)
-        if not self._committer.is_degraded:
-            self._is_dropping = False
-        if self._cursors.acked >= self._committer.written:
-            self._is_evicting = False
+        self._window.shrink(self._committer.durable, self._stock_bytes)
+        self._shed_at = self._ram_bytes if self._window.bytes < self._shed_at else self._shed_at
+        self._drops.settle(
+            is_degraded=self._committer.is_degraded,
+            is_refusing=self._shed_at < self._ram_bytes,
+            is_behind=self._cursors.floor < self._committer.written,
+        )
 
     def on_evicted(self, heads: Sequence[Head]) -> None:
         """The oldest records had to go: note it in each cursor that had not acknowledged them."""
-        worst = 0
-        for cursor in self._cursors.by_name.values():
-            before = sum(loss.gap.count for loss in cursor.losses)
-            cursor.losses = lose(cursor.losses, cursor.committed, heads)
-            worst = max(worst, sum(loss.gap.count for loss in cursor.losses) - before)
-        first, last = heads[0].first_seq, heads[-1].last_seq
-        self._window.release(last)
-        self._evicted.value += worst
-        if self._is_evicting:
-            return
-        self._is_evicting = True
-        log.warning(
-            "the spool is full (%d bytes): records %d to %d were given up before all uplinks had them",
-            self._limits.max_bytes,
-            first,
-            last,
-        )
+        gap = evict(self._cursors.by_name.values(), heads)
+        self._window.release(heads[-1].last_seq)
+        if gap is not None:
+            self._drops.note(gap)
+
+    def on_thinned(self, gap: Gap) -> None:
+        """On the disk, of these records less is left than there was."""
+        self._drops.note(gap)
 
     def on_unwritten(self, first: int) -> None:
         """The disk fails and the end has come: note in each cursor what is lost with our memory."""
         record, last = self._window.record_after(first - 1), self._window.head
-        first_time = record.time if record is not None else 0
-        gap = Gap(first, last, first_time, self._clock.wall_ms(), last - first + 1, "memory")
-        for cursor in self._cursors.by_name.values():
-            cursor.losses = lose_tail(cursor.losses, cursor.committed, gap, self.epoch)
+        begun = record.gap.first_time if record is not None and record.gap is not None else None
+        first_time = begun if begun is not None else record.time if record is not None else 0
+        gap = Gap(first, last, first_time, self._timekeeper.known_now(), last - first + 1, "memory")
+        forfeit(self._cursors.by_name.values(), gap, self.epoch)
 
     def on_too_large(self, records: Sequence[Record]) -> None:
         """On the disk, gaps stand in the place of these."""
-        self._dropped.value += len(records)
-        log.error("record %d, and %d more, cannot be stored: larger than a segment", records[0].seq, len(records) - 1)
+        for record in records:
+            self._drops.note(Gap(record.seq, record.seq, record.time, record.time, 1, "too large"))
+
+    def _on_damage(self, gap: Gap) -> None:
+        """The scrub found records that are lost: to whom that matters."""
+        if gap.last_seq > self._cursors.floor:
+            self._drops.note(gap)
+            self._drops.over(gap.cause)
 
     @property
     def busy_s(self) -> float:
@@ -348,6 +402,12 @@ class Queue:
 
     # --- the whole ------------------------------------------------------------------------------------------------
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether nobody is owed anything of what earlier runs left."""
+        owed = any(cursor.losses for cursor in self._cursors.by_name.values())
+        return not owed and self._cursors.floor >= self._store.recovered.last_seq
+
     def status(self) -> QueueStatus:
         """How things stand. Cheap enough to ask each second."""
         return describe(
@@ -355,17 +415,27 @@ class Queue:
             self._window,
             self._cursors,
             self._committer,
+            self._drops,
+            self._scrubber,
+            max_bytes=self._limits.max_bytes,
+            clock=self._clock,
+            timeline=self._timeline,
             record_class=self.record_class,
             epoch=self.epoch,
-            max_bytes=self._limits.max_bytes,
-            now_ms=self._clock.wall_ms(),
-            evicted=self._evicted.value,
-            dropped=self._dropped.value,
         )
 
     async def close(self) -> None:
         """Write the cursors and what is not acknowledged; let go of the folder. Who still waits is cancelled."""
+        await self._scrubber.close()
         await self._committer.close()
-        for waiting in (*self._waiting, *(future for _, future in self._durables)):
+        for waiting in (*self._arrivals, *(future for _, future in self._durables)):
             waiting.cancel()
+        self._timekeeper.followers.remove(self._on_clock)
+        if not self._timekeeper.followers:
+            self._timekeeper.stop()
         self._store.release()
+
+
+def _resolve(arrival: asyncio.Future[None]) -> None:
+    if not arrival.done():
+        arrival.set_result(None)

@@ -4,31 +4,47 @@
     <folder>/alarm/   and so on: made when the first tag asks for that class, looked into as long as it is there
 
 Each queue numbers its records by itself and has an epoch of its own: (gateway, epoch, seq) stays unique. Between two
-classes no order is promised; their times tell it.
+classes no order is promised; their times tell it. They share one clock, one thread that writes and one that reads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from gateway.clock import Clock
+from gateway.journal.disk import FolderDisk
 from gateway.metrics import Metrics
 from gateway.model import CLASSES, Definition, RecordClass
 from gateway.spool.limits import Limits
 from gateway.spool.queue import Queue
+from gateway.spool.record import Note
 from gateway.spool.status import SpoolStatus, summed
+from gateway.spool.store import refuse_foreign
+from gateway.spool.timekeeper import CLOCK_WAIT_S, Timekeeper
+from gateway.spool.timeline import Worth
+
+log = logging.getLogger("headgate.spool")
 
 
 class Spool:
     """The durable store. Made by `open`, ended by `close`. `queues` by class, the most important first."""
 
-    def __init__(self, queues: Mapping[RecordClass, Queue], stack: AsyncExitStack) -> None:
+    def __init__(
+        self, queues: Mapping[RecordClass, Queue], stack: AsyncExitStack, clock: Clock, timekeeper: Timekeeper
+    ) -> None:
         self.queues = queues
         self._stack = stack
+        self._clock = clock
+        self._timekeeper = timekeeper
+        self._strangers: set[RecordClass] = set()
 
     def __repr__(self) -> str:
         return f"Spool({', '.join(self.queues)})"
@@ -43,26 +59,90 @@ class Spool:
         clock: Clock,
         metrics: Metrics,
         writing: Executor | None = None,
+        clock_wait_s: float = CLOCK_WAIT_S,
     ) -> Spool:
         """Open the folder, making it where it is missing: a queue for `data`, for `classes`, and for what has one.
 
-        Raises RefusedError, see `Queue.open`.
+        Records that are no alarms wait up to `clock_wait_s` for a clock that cannot be right. Raises RefusedError, see
+        `Queue.open`.
         """
+        names = {name for name in CLASSES if name in classes or name == "data" or _is_used(folder / name)}
+        for name in CLASSES:  # all of them, before anything in one is changed
+            if _below(folder, name).is_dir():
+                await asyncio.to_thread(refuse_foreign, _below(folder, name), FolderDisk(_below(folder, name)))
+        timekeeper = Timekeeper(clock, wait_s=clock_wait_s)
         async with AsyncExitStack() as stack:
+            reading = _thread("headgate-read", stack)
+            writing = writing or _thread("headgate-write", stack)
             queues: dict[RecordClass, Queue] = {}
-            for name in sorted(CLASSES, key=_outer_first):
-                below = folder if name == "data" else folder / name
-                if name in classes or name == "data" or below.is_dir():
-                    queue = await Queue.open(
-                        below, limits[name], clock=clock, metrics=metrics, writing=writing, record_class=name
-                    )
-                    stack.push_async_callback(queue.close)
-                    queues[name] = queue
-            return cls({name: queues[name] for name in CLASSES if name in queues}, stack.pop_all())
+            for name in sorted(names, key=_outer_first):
+                queue = await Queue.open(
+                    _below(folder, name),
+                    limits[name],
+                    clock=clock,
+                    metrics=metrics,
+                    writing=writing,
+                    reading=reading,
+                    timekeeper=timekeeper,
+                    is_ready=name == "alarm" and name in classes,
+                    record_class=name,
+                )
+                if queue.is_spent and name not in classes and name != "data":
+                    await queue.close()  # nobody writes to it any more, and all that was in it is with whom it was for
+                    continue
+                stack.push_async_callback(queue.close)
+                queues[name] = queue
+            spool = cls({name: queues[name] for name in CLASSES if name in queues}, stack.pop_all(), clock, timekeeper)
+        timekeeper.start()
+        timekeeper.followers.append(spool._on_clock)
+        spool._on_clock()
+        return spool
 
     def queue_of(self, definition: Definition) -> Queue:
         """The queue for batches of that definition."""
-        return self.queues[definition.record_class]
+        queue = self.queues.get(definition.record_class)
+        return queue if queue is not None else self._stranger(definition)
+
+    def _stranger(self, definition: Definition) -> Queue:
+        """The usual queue, for a class that nobody named when the spool was opened."""
+        if definition.record_class not in self._strangers:
+            self._strangers.add(definition.record_class)
+            log.error(
+                "device '%s' has tags of class %s, but there is no such queue: they go with the data",
+                definition.device,
+                definition.record_class,
+            )
+        return self.queues["data"]
+
+    def note(self, name: str, fields: Mapping[str, Any]) -> int:
+        """Append an event of the gateway's own, to the queue of events where there is one. Gives its number."""
+        queue = self.queues.get("event") or self.queues["data"]
+        return queue.add(Note(self._clock.wall_ms(), name, fields), "event")
+
+    # --- the clock ------------------------------------------------------------------------------------------------
+
+    @property
+    def clock_worth(self) -> Worth:
+        """What wall time is worth: `synced`, `holdover` (not so, but plausible), `unsynced` (it cannot be right)."""
+        return self._timekeeper.worth
+
+    def may_send(self, record_class: RecordClass) -> bool:
+        """Whether records of that class need not wait for the clock."""
+        return record_class == "alarm" or not self._timekeeper.is_waiting
+
+    def _on_clock(self) -> None:
+        """Where records went out with times that could not be right, say by how much they were wrong."""
+        timeline = self._timekeeper.timeline
+        for offset, correction in timeline.corrections():
+            fields = {
+                "boot_id": str(UUID(bytes=timeline.boot_id)),
+                "clock_ms": offset,
+                "offset_ms": correction,
+                "state": timeline.worth,
+            }
+            self.note("clock", fields)
+
+    # --- the whole ------------------------------------------------------------------------------------------------
 
     @property
     def busy_s(self) -> float:
@@ -77,6 +157,11 @@ class Spool:
         """Return when everything appended so far is on the medium or acknowledged by all who hold."""
         await asyncio.gather(*(queue.durable() for queue in self.queues.values()))
 
+    def retire(self) -> None:
+        """All uplinks have claimed their cursors: the others hold what they have, and nothing new."""
+        for queue in self.queues.values():
+            queue.retire()
+
     def forget(self, name: str) -> None:
         """Give up the cursors of that name: what only they held is held no more."""
         for queue in self.queues.values():
@@ -84,9 +169,25 @@ class Spool:
 
     async def close(self) -> None:
         """Write the cursors and what is not acknowledged; let go of the folder."""
+        self._timekeeper.followers.remove(self._on_clock)
         await self._stack.aclose()
+
+
+def _below(folder: Path, name: RecordClass) -> Path:
+    return folder if name == "data" else folder / name
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether anything was ever stored in a class's folder."""
+    return folder.is_dir() and any(folder.glob("*.seg"))
 
 
 def _outer_first(name: RecordClass) -> bool:
     """The folder of `data` holds the others': who has its lock has all."""
     return name != "data"
+
+
+def _thread(name: str, stack: AsyncExitStack) -> Executor:
+    executor = ThreadPoolExecutor(1, name)
+    stack.callback(partial(executor.shutdown, wait=False))
+    return executor

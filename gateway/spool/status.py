@@ -4,70 +4,113 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
+from gateway.clock import Clock
+from gateway.journal.scrub import Progress
 from gateway.model import RecordClass
 from gateway.spool.committer import Committer
-from gateway.spool.cursor import Cursor, Cursors
+from gateway.spool.cursor import Cursors
+from gateway.spool.drops import Drops
+from gateway.spool.lag import CursorStatus, cursor_status, milestones
+from gateway.spool.record import Cause, Gap
+from gateway.spool.scrubber import Scrubber
 from gateway.spool.store import Store
+from gateway.spool.timeline import Timeline
 from gateway.spool.window import Window
+
+StoreState: TypeAlias = Literal["ok", "full", "degraded", "readonly"]
+_STATES: tuple[StoreState, ...] = ("ok", "full", "degraded", "readonly")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CursorStatus:
-    """Where an uplink stands. Lag: what it has not acknowledged, in records, and the age of the oldest in seconds.
+class LossStatus:
+    """What was given up for one cause since the start: how many records, and the range of the last time, in ms."""
 
-    For records of earlier starts both are estimates, exact at the borders of segments.
-    """
-
-    name: str
-    holds: bool
-    committed: int
-    lag_records: int
-    lag_s: float
+    cause: Cause
+    count: int
+    first_seq: int
+    last_seq: int
+    first_time: int
+    last_time: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
     """One queue of the spool.
 
-    `state`: `ok`; `degraded`, the disk fails and memory must do; `full`, the oldest records give way to the newest.
-    `head` is the last number given to a record; up to `durable` all are on the medium or acknowledged. `used_bytes` of
-    the disk hold records somebody needs; `allocated_bytes` are taken from the file system. Counts are since the start.
+    `state`: `ok`; `full`, records or their detail give way, or wait for room; `degraded`, the disk fails and memory
+    must do; `readonly`, for it takes no writes at all. `head` is the last number given to a record; up to `durable` all
+    are on the medium or acknowledged, up to `acked` acknowledged by all who hold. `used_bytes` of the disk hold records
+    somebody needs, which is `fill` of the room, 0 to 1; `hours_left` until it is full, at the rate of the last ten
+    minutes of storing, None where it does not fill. `allocated_bytes` are taken from the file system.
+
+    Times of commits are in seconds, of the last few hundred, and the longest since the start. `bytes_written` and
+    `flushes` count since the start; beside them those of this day (UTC) and of all starts. `amplification`: bytes
+    written for each byte of records, None where none were. `evicted`, `refused`, `thinned`, `dropped` count records
+    since the start, `corrupt` damaged places; `lost` tells of each cause when it was last. `scrub`: how far the reading
+    over of old segments is; of what it read, `scrub_damaged` records were.
     """
 
     record_class: RecordClass
-    state: Literal["ok", "degraded", "full"]
+    state: StoreState
     epoch: str
     head: int
     durable: int
+    acked: int
     cursors: tuple[CursorStatus, ...]
     used_bytes: int
     allocated_bytes: int
     max_bytes: int
+    fill: float
+    hours_left: float | None
     ram_bytes: int
+    commit_p50_s: float
+    commit_p99_s: float
+    commit_max_s: float
     bytes_written: int
     flushes: int
     frames: int
+    bytes_today: int
+    flushes_today: int
+    bytes_total: int
+    flushes_total: int
+    amplification: float | None
     evicted: int
+    refused: int
+    thinned: int
     dropped: int
     corrupt: int
+    lost: tuple[LossStatus, ...]
+    scrub: Progress
+    scrub_damaged: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolStatus:
-    """The spool as a whole: the worst state, sums, and each queue by itself. Cursors stand once a name."""
+    """The spool as a whole: the worst state, sums, and each queue by itself. Cursors stand once a name.
 
-    state: Literal["ok", "degraded", "full"]
+    `fill` is that of the fullest queue, `hours_left` of the one that is full first.
+    """
+
+    state: StoreState
     cursors: tuple[CursorStatus, ...]
     used_bytes: int
     allocated_bytes: int
     max_bytes: int
+    fill: float
+    hours_left: float | None
     ram_bytes: int
     bytes_written: int
     flushes: int
     frames: int
+    bytes_today: int
+    flushes_today: int
+    bytes_total: int
+    flushes_total: int
     evicted: int
+    refused: int
+    thinned: int
     dropped: int
     corrupt: int
     queues: tuple[QueueStatus, ...]
@@ -78,27 +121,39 @@ def summed(queues: Sequence[QueueStatus]) -> SpoolStatus:
     cursors: dict[str, CursorStatus] = {}
     for cursor in (cursor for queue in reversed(queues) for cursor in queue.cursors):
         other = cursors.get(cursor.name)
-        cursors[cursor.name] = (
-            cursor
-            if other is None
-            else replace(
-                other, lag_records=other.lag_records + cursor.lag_records, lag_s=max(other.lag_s, cursor.lag_s)
-            )
-        )
+        cursors[cursor.name] = cursor if other is None else _both(other, cursor)
     return SpoolStatus(
-        state=max((queue.state for queue in queues), key=("ok", "full", "degraded").index),
+        state=max((queue.state for queue in queues), key=_STATES.index),
         cursors=tuple(cursors.values()),
         used_bytes=sum(queue.used_bytes for queue in queues),
         allocated_bytes=sum(queue.allocated_bytes for queue in queues),
         max_bytes=sum(queue.max_bytes for queue in queues),
+        fill=max(queue.fill for queue in queues),
+        hours_left=min((queue.hours_left for queue in queues if queue.hours_left is not None), default=None),
         ram_bytes=sum(queue.ram_bytes for queue in queues),
         bytes_written=sum(queue.bytes_written for queue in queues),
         flushes=sum(queue.flushes for queue in queues),
         frames=sum(queue.frames for queue in queues),
+        bytes_today=sum(queue.bytes_today for queue in queues),
+        flushes_today=sum(queue.flushes_today for queue in queues),
+        bytes_total=sum(queue.bytes_total for queue in queues),
+        flushes_total=sum(queue.flushes_total for queue in queues),
         evicted=sum(queue.evicted for queue in queues),
+        refused=sum(queue.refused for queue in queues),
+        thinned=sum(queue.thinned for queue in queues),
         dropped=sum(queue.dropped for queue in queues),
         corrupt=sum(queue.corrupt for queue in queues),
         queues=tuple(queues),
+    )
+
+
+def _both(one: CursorStatus, other: CursorStatus) -> CursorStatus:
+    return replace(
+        one,
+        lag_records=one.lag_records + other.lag_records,
+        lag_s=max(one.lag_s, other.lag_s),
+        lag_bytes=one.lag_bytes + other.lag_bytes,
+        unsent_s=max(one.unsent_s, other.unsent_s),
     )
 
 
@@ -107,86 +162,71 @@ def describe(
     window: Window,
     cursors: Cursors,
     committer: Committer,
+    drops: Drops,
+    scrubber: Scrubber,
     *,
     record_class: RecordClass,
     epoch: str,
     max_bytes: int,
-    now_ms: int,
-    evicted: int,
-    dropped: int,
+    clock: Clock,
+    timeline: Timeline,
 ) -> QueueStatus:
     """Put the status together."""
-    is_full = store.writer.is_evicting and cursors.acked < committer.written
-    points = _milestones(store)
-    tally = store.tally
+    points = milestones(store, timeline)
+    tally, wear, latency, payload = store.tally, committer.wear, committer.latency, store.tally.payload_bytes.value
+    counts = drops.counts
     return QueueStatus(
-        state="degraded" if committer.is_degraded else "full" if is_full else "ok",
+        state=_state(store, cursors, committer),
         record_class=record_class,
         epoch=epoch,
         head=window.head,
         durable=committer.durable,
-        cursors=tuple(_describe(c, store, window, points, now_ms) for c in cursors.by_name.values()),
-        used_bytes=store.writer.used_bytes(cursors.acked),
+        acked=min(window.head, cursors.floor),
+        cursors=tuple(cursor_status(c, store, window, points, clock) for c in cursors.by_name.values()),
+        used_bytes=store.writer.used_bytes(cursors.floor),
         allocated_bytes=store.writer.allocated_bytes,
         max_bytes=max_bytes,
+        fill=committer.fill,
+        hours_left=committer.hours_left,
         ram_bytes=window.bytes,
+        commit_p50_s=latency.share(0.5),
+        commit_p99_s=latency.share(0.99),
+        commit_max_s=latency.longest,
         bytes_written=tally.bytes_written.value,
         flushes=tally.flushes.value,
         frames=tally.frames.value,
-        evicted=evicted,
-        dropped=dropped,
+        bytes_today=wear.day_bytes,
+        flushes_today=wear.day_flushes,
+        bytes_total=wear.bytes,
+        flushes_total=wear.flushes,
+        amplification=tally.bytes_written.value / payload if payload else None,
+        evicted=counts["evicted"],
+        refused=counts["refused"],
+        thinned=counts["thinned"],
+        dropped=counts["memory"] + counts["too large"],
         corrupt=tally.corrupt.value,
+        lost=tuple(_lost(cause, counts[cause], gap) for cause, gap in drops.last.items()),
+        scrub=scrubber.progress,
+        scrub_damaged=scrubber.damaged,
     )
 
 
-def _describe(cursor: Cursor, store: Store, window: Window, points: Sequence[_Milestone], now_ms: int) -> CursorStatus:
-    before = store.writer.epoch_first - 1
-    here = _locate(points, cursor.committed)
-    lag = window.head - max(cursor.committed, before)
-    oldest = 0
-    if cursor.committed >= window.base:
-        record = window.record_after(cursor.committed)
-        oldest = record.time if record is not None else 0
-    else:
-        oldest = here.time
-    if cursor.committed < before:
-        lag += max(0, store.earlier - here.ordinal)
-    return CursorStatus(
-        name=cursor.name,
-        holds=cursor.holds,
-        committed=cursor.committed,
-        lag_records=lag,
-        lag_s=max(0, now_ms - oldest) / 1000 if lag and oldest else 0.0,
+def _lost(cause: Cause, count: int, gap: Gap) -> LossStatus:
+    return LossStatus(
+        cause=cause,
+        count=count,
+        first_seq=gap.first_seq,
+        last_seq=gap.last_seq,
+        first_time=gap.first_time,
+        last_time=gap.last_time,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Milestone:
-    """A point of the journal: up to record `seq`, `ordinal` records were written, the next of them at `time` (ms)."""
-
-    seq: int
-    ordinal: int
-    time: int
-
-
-def _milestones(store: Store) -> list[_Milestone]:
-    """The starts of all segments, and where the earlier starts of the program ended."""
-    points = []
-    for first in (s.first for s in store.writer.segments if s.first is not None):
-        points.append(_Milestone(first.covers_from - 1, first.ordinal, first.min_time))
-        points.append(_Milestone(first.first_seq - 1, first.ordinal, first.min_time))
-    points.append(_Milestone(store.recovered.last_seq, store.earlier, store.recovered.last_time))
-    return sorted(points, key=lambda point: point.seq)
-
-
-def _locate(points: Sequence[_Milestone], seq: int) -> _Milestone:
-    """About where a cursor stands that has acknowledged `seq`, between the milestones."""
-    before = points[0]
-    for point in points:
-        if point.seq > seq:
-            share = max(0.0, (seq - before.seq) / max(1, point.seq - before.seq))
-            ordinal = before.ordinal + round(share * (point.ordinal - before.ordinal))
-            time = before.time or point.time  # a store that is new has no time of its earlier runs
-            return _Milestone(seq, ordinal, time + round(share * (point.time - time)))
-        before = point
-    return before
+def _state(store: Store, cursors: Cursors, committer: Committer) -> StoreState:
+    if committer.is_readonly:
+        return "readonly"
+    if committer.is_degraded:
+        return "degraded"
+    is_behind = cursors.floor < committer.written
+    is_giving_way = store.writer.is_evicting or store.writer.is_thinned(cursors.floor)
+    return "full" if committer.is_blocked or (is_behind and is_giving_way) else "ok"

@@ -13,15 +13,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from gateway.clock import Clock
 from gateway.errors import RefusedError
+from gateway.journal import foreign
 from gateway.journal.disk import Disk, FolderDisk
-from gateway.journal.frame import BLOCK
+from gateway.journal.frame import BLOCK, FormatError
+from gateway.journal.pool import Bounds
 from gateway.journal.reader import Reader
+from gateway.journal.scrub import Scrub
 from gateway.journal.segment import SEGMENT_SIZE, Tally
 from gateway.journal.writer import Recovered, Writer
 from gateway.metrics import Metrics
 from gateway.model import RecordClass
 from gateway.spool.cursor import State
+from gateway.spool.document import fitted
+from gateway.spool.limits import Limits
 from gateway.spool.lock import Lock
 
 log = logging.getLogger("headgate.spool")
@@ -30,9 +36,10 @@ RESERVE = 1 << 20
 """How many numbers are reserved ahead of the head: so many may be skipped after a power cut, and none is used twice."""
 
 _SMALLEST_SEGMENT = 64 * 1024
+_READY_SEGMENT = 1024 * 1024  # made at the start: a slow card fills two of them in less than a second
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
     """An opened folder.
 
@@ -42,6 +49,7 @@ class Store:
 
     writer: Writer
     reader: Reader
+    scrub: Scrub
     state: State
     recovered: Recovered
     earlier: int
@@ -52,38 +60,43 @@ class Store:
     segment_size: int
     release: Callable[[], None]
 
+    @property
+    def boots(self) -> set[bytes]:
+        """The boots of the machine of which there are records on the disk."""
+        return {segment.first.boot_id for segment in self.writer.segments if segment.first is not None}
+
     @classmethod
     async def open(
         cls,
         folder: Path,
         *,
-        max_bytes: int,
+        limits: Limits,
+        clock: Clock,
         metrics: Metrics,
         disk: Disk | None,
         segment_size: int | None,
         writing: Executor | None,
+        reading: Executor | None,
+        is_ready: bool,
         record_class: RecordClass,
     ) -> Store:
-        """Take the lock, look through the folder, and begin a new epoch. Raises RefusedError."""
-        labels = {"class": record_class}
-        tally = Tally(
-            bytes_written=metrics.counter("spool_bytes_written_total", **labels),
-            flushes=metrics.counter("spool_flushes_total", **labels),
-            frames=metrics.counter("spool_frames_total", **labels),
-            corrupt=metrics.counter("spool_corrupt_frames_total", **labels),
+        """Take the lock, look through the folder, and begin a new epoch. Raises RefusedError.
+
+        `is_ready`: make the first files now, so that records can be written though the disk be full by then.
+        """
+        tally = _tally(metrics, record_class)
+        segment_size = segment_size or min(
+            _segment_size(limits.max_bytes), _READY_SEGMENT if is_ready else SEGMENT_SIZE
         )
-        segment_size = segment_size or _segment_size(max_bytes)
         disk = disk or FolderDisk(folder)
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             _make(folder)
             stack.callback(Lock(folder).release)
-            reading = ThreadPoolExecutor(1, "headgate-read")
-            stack.callback(partial(reading.shutdown, wait=False))
-            if writing is None:
-                writing = ThreadPoolExecutor(1, "headgate-write")
-                stack.callback(partial(writing.shutdown, wait=False))
-            writer = Writer(disk, segment_size=segment_size, max_bytes=max_bytes, tally=tally)
+            reading = reading or _thread("headgate-read", stack)
+            writing = writing or _thread("headgate-write", stack)
+            writer = _writer(disk, limits, segment_size=segment_size, tally=tally, clock=clock)
+            await loop.run_in_executor(writing, refuse_foreign, folder, disk)
             try:
                 recovered = await loop.run_in_executor(writing, writer.recover)
             except OSError as error:
@@ -93,13 +106,57 @@ class Store:
             if failure is not None:
                 # Nobody will know that this start was counted: so it gets an identity of its own.
                 state = replace(state, store=secrets.randbits(24), start=1)
+            if is_ready and failure is None:
+                await loop.run_in_executor(writing, _prepare, writer, folder)
             earlier = writer.ordinal
             writer.begin(store=state.store, start=state.start, first_seq=state.ceiling - RESERVE + 1)
-            reader = Reader(disk, lambda: writer.segments, tally)
-            release = stack.pop_all().close
             return cls(
-                writer, reader, state, recovered, earlier, failure, writing, reading, tally, segment_size, release
+                writer=writer,
+                reader=Reader(disk, lambda: writer.segments, tally),
+                scrub=Scrub(disk, lambda: writer.segments, tally),
+                state=state,
+                recovered=recovered,
+                earlier=earlier,
+                failure=failure,
+                writing=writing,
+                reading=reading,
+                tally=tally,
+                segment_size=segment_size,
+                release=stack.pop_all().close,
             )
+
+
+def _tally(metrics: Metrics, record_class: RecordClass) -> Tally:
+    labels = {"class": record_class}
+    return Tally(
+        bytes_written=metrics.counter("spool_bytes_written_total", **labels),
+        flushes=metrics.counter("spool_flushes_total", **labels),
+        frames=metrics.counter("spool_frames_total", **labels),
+        corrupt=metrics.counter("spool_corrupt_frames_total", **labels),
+    )
+
+
+def _thread(name: str, stack: ExitStack) -> Executor:
+    executor = ThreadPoolExecutor(1, name)
+    stack.callback(partial(executor.shutdown, wait=False))
+    return executor
+
+
+def _writer(disk: Disk, limits: Limits, *, segment_size: int, tally: Tally, clock: Clock) -> Writer:
+    bounds = Bounds(
+        min_free_bytes=limits.min_free_bytes, keep_s=limits.keep_s, keep_bytes=limits.keep_bytes, full=limits.full
+    )
+    return Writer(disk, segment_size=segment_size, max_bytes=limits.max_bytes, tally=tally, bounds=bounds, clock=clock)
+
+
+def refuse_foreign(folder: Path, disk: Disk) -> None:
+    """Raise RefusedError where the folder holds what this program cannot read though it is whole. Touches nothing."""
+    try:
+        foreign.check(disk)
+    except FormatError as error:
+        raise RefusedError(f"{folder}: the spool cannot be read: {error}. Nothing was changed in it.") from error
+    except OSError as error:
+        raise RefusedError(f"{folder}: the spool's folder cannot be read ({error.strerror})") from error
 
 
 def _make(folder: Path) -> None:
@@ -133,9 +190,16 @@ def _begin(recovered: Recovered) -> State:
     return replace(last, start=last.start + 1, ceiling=used + RESERVE)
 
 
+def _prepare(writer: Writer, folder: Path) -> None:
+    try:
+        writer.prepare()
+    except OSError as error:
+        log.warning("%s: no room can be set aside now (%s): a full disk would cost records", folder, error)
+
+
 def _save(writer: Writer, state: State) -> OSError | None:
     try:
-        writer.save(state.document())
+        writer.save(fitted(state))
     except OSError as error:
         return error
     return None

@@ -4,18 +4,20 @@
     ------+-------------------------------------+-----------------+-----------------------------------------------
         base                                                                                                    head
 
-Records leave at the front. Only when the disk does not keep up are pending ones dropped, the oldest first; a gap then
-stands in their place. Three lists side by side and a start index: appending, slicing and leaving cost one C call each.
+Records leave at the front. Only when the disk does not keep up are pending ones dropped, the oldest first or, where
+those matter more, the newest; a gap then stands in their place. Three lists side by side and a start index: appending,
+slicing and leaving cost one C call each.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import replace
 from functools import lru_cache, reduce
 from operator import attrgetter
 
 from gateway.model import Batch, Definition
-from gateway.spool.record import Gap, Record, gap_record
+from gateway.spool.record import Gap, Message, Note, Record, gap_record
 
 _SEQ = attrgetter("seq")
 _DEAD = 64  # left records stay listed until there are so many: shifting a list at each commit would cost more
@@ -129,12 +131,33 @@ class Window:
         if last == first:
             return None
         gap = reduce(Gap.joined, map(_gap_over, self._records[first:last]))
+        regime = self._records[last - 1].regime
+        if self._records[first].regime != regime:
+            gap = replace(gap, first_time=0)  # two clocks in one gap: of the earlier one nothing is claimed
         dropped = sum(record.gap is None for record in self._records[first:last])
-        self._records[first:last] = [gap_record(gap, epoch)]
+        self._records[first:last] = [gap_record(gap, epoch, regime)]
         self._times[first:last] = [self._times[first]]
         self._sizes[first:last] = [_RECORD]
         self.bytes = held + _RECORD
         return Gap(gap.first_seq, gap.last_seq, gap.first_time, gap.last_time, dropped, "memory") if dropped else None
+
+    def refuse(self, seq: int, epoch: str) -> Gap:
+        """Put a gap in the place of the newest record; one with the gap before it, where that lies above `seq`.
+
+        Returns what was refused now.
+        """
+        record, time = self._records.pop(), self._times.pop()
+        self.bytes -= self._sizes.pop()
+        refused = gap = Gap(record.seq, record.seq, record.time, record.time, 1, "refused")
+        if len(self._records) > self._start:
+            last = self._records[-1]
+            if last.seq > seq and last.gap is not None and (last.gap.cause, last.regime) == ("refused", record.regime):
+                gap = last.gap.joined(gap)
+                self._records.pop()
+                self.bytes -= self._sizes.pop()
+                time = self._times.pop()
+        self.append(gap_record(gap, epoch, record.regime), _RECORD, time)
+        return refused
 
 
 def _gap_over(record: Record) -> Gap:
@@ -151,6 +174,13 @@ def footprint(batch: Batch) -> int:
     if not _is_numeric(batch.group):
         size += sum(map(_extent, batch.values))
     return size
+
+
+def extent(content: Message | Note) -> int:
+    """About how many bytes of memory a message or a note holds."""
+    if isinstance(content, Message):
+        return _RECORD + len(content.topic) + len(content.payload) + len(content.properties)
+    return _RECORD + len(content.name) + _extent(dict(content.fields))
 
 
 @lru_cache(maxsize=4096)

@@ -1,44 +1,43 @@
 """One connection's work: records from the spool into publishes, acknowledgements into commits.
 
-    spool ─take─▶ outbox ─encode, publish─▶ window ─PUBACK─▶ done ─commit, in order─▶ spool
-                    ▲                          │ refused
-                    └──── after a wait ────────┘
+    alarm   ─▶ lane ──┐
+    event   ─▶ lane ──┼─ the most important that is ready ─▶ window ─PUBACK─▶ its lane ─▶ commit
+    data    ─▶ lane ──┘
+    backlog, at its pace, with half of the window
 
-Everything but the waiting for new records happens in plain calls: no task, future or timer per record. A turn of the
-loop sends at most 16 records (about 1 ms); after the spool is drained it pauses 3 ms, so that what comes meanwhile
-shares a wake-up, a write and a read. A full window stops the taking; records then wait in the spool, which is bounded.
+Everything but the waiting for new records and for the disk happens in plain calls: no task, future or timer per record.
+A turn of the loop sends at most 16 publishes (about 1 ms); after all queues are drained it pauses 3 ms, so that what
+comes meanwhile shares a wake-up, a write and a read. A full window stops the taking; records then wait in the spool,
+which is bounded.
 
-A refused record holds everything behind it: the commit waits, nothing is lost. After a wait it is sent alone; when the
-server takes it, the other refused ones follow in order. Only what the server calls wrong in itself (topic name, payload
-format, size) is given up, after three tries.
+Of several lanes that have something to send, the most important goes first, alarms before all; one that is passed over
+sixteen times has its turn then. Backlog and `diag` have what the others leave.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.metrics import Counter
 from gateway.model import Batch
-from gateway.spool.cursor import Cursor
-from gateway.spool.record import Record
-from gateway.uplinks.message import Message, Room, UserProperties
-from gateway.uplinks.notices import Notices
-from gateway.uplinks.reasons import FIRST_ERROR, reason, verdict
-from gateway.uplinks.refusals import TRIES, Refusals
+from gateway.uplinks.encoding import Encoding
+from gateway.uplinks.lane import Entry, Lane, Progress
+from gateway.uplinks.message import Message
+from gateway.uplinks.reasons import FIRST_ERROR, verdict
+from gateway.uplinks.refusals import Refusals
 from gateway.uplinks.session import Acks, SessionError, Terms
 from gateway.uplinks.suspect import Suspect
 from gateway.uplinks.topics import TopicError
-from gateway.uplinks.window import Entry, Window
+from gateway.uplinks.window import Window
 
 _SLICE = 16
 _LINGER_S = 0.003
+_READ_AHEAD = 64
 _WINDOW_BYTES = 1 << 20
 _QOS_2_WINDOW = 20  # brokers drop connections with hundreds of QoS 2 exchanges under way
-_HEADER = 5 + 2 + 2  # fixed header, length of the topic, packet identifier
 
 
 class Link(Protocol):
@@ -55,26 +54,6 @@ class Link(Protocol):
         """Queue a publish, give its token. Raises SessionError when the connection is gone."""
 
 
-class Source(Protocol):
-    """The spool as one uplink sees it."""
-
-    def take(self, cursor: Cursor, n: int) -> Sequence[Record] | None:
-        """What is in memory behind the cursor; empty: nothing new; None: it must be read."""
-
-    async def read(self, cursor: Cursor, n: int) -> Sequence[Record]:
-        """Wait for the next records, at least one."""
-
-    def commit(self, cursor: Cursor, seq: int) -> None:
-        """Everything up to `seq` is acknowledged."""
-
-
-class Payload(Protocol):
-    """A format."""
-
-    def encode(self, batch: Batch, seq: int, epoch: str, *, replay: bool, room: Room) -> Iterator[Message]:
-        """The messages of one record. Raises TopicError, at once or when asked for the first message."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
     """What one uplink counts: publishes, records, connections."""
@@ -86,49 +65,61 @@ class Counters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivers:
-    """What a delivery needs of its uplink, the same for each connection."""
+    """What a delivery needs of its uplink, the same for each connection.
 
-    source: Source
-    cursor: Cursor
-    payload: Payload
-    notices: Notices
-    properties: UserProperties
+    `on_progress` hears of commits of what is not new, `on_over` of lanes that came to their end.
+    """
+
+    encoding: Encoding
     refusals: Refusals
     suspect: Suspect
     counters: Counters
     qos: int
     max_in_flight: int
     ack_timeout_s: float
+    on_progress: Callable[[Lane, Progress], None]
+    on_over: Callable[[Lane], None]
 
 
 class Delivery:
-    """The stream of one connection. Records up to `replay_until` are backlog: marked, and not retained."""
+    """The stream of one connection. `lanes` are put in by `add`, the most important first."""
 
-    def __init__(self, link: Link, uplink: Delivers, *, replay_until: int) -> None:
+    def __init__(self, link: Link, uplink: Delivers) -> None:
         self._link = link
         self._uplink = uplink
         self._terms = link.terms
-        self._replay_until = replay_until
         self._qos = min(uplink.qos, self._terms.maximum_qos)
         self._limit = min(uplink.max_in_flight, self._terms.receive_maximum)
         if self._qos == 2:
             self._limit = min(self._limit, _QOS_2_WINDOW)
-        self.window: Window[Record] = Window(1 if uplink.suspect.is_careful else self._limit, _WINDOW_BYTES)
+        self.window: Window[Entry] = Window(1 if uplink.suspect.is_careful else self._limit, _WINDOW_BYTES)
+        self.lanes: list[Lane] = []
+        self._encode = uplink.encoding.on(self._terms, self._qos)
         self._notices: dict[str, Message] = {}
         self._announced: dict[str, Message] = {}
         self._stale: set[str] = set()
         self._repeat: asyncio.TimerHandle | None = None
-        self._latest: Iterator[Message] = iter(())
-        self._outbox: deque[Entry[Record]] = deque()
-        self._refused: list[Entry[Record]] = []
-        self._probe: Entry[Record] | None = None
-        self._retry: asyncio.TimerHandle | None = None
-        self._is_holding = False
+        self._latest: Iterator[Message] | None = None
+        self._gate: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
         link.listen(self._on_acks)
 
     def __repr__(self) -> str:
-        return f"<Delivery to {self._terms.server}: {self.window!r}{', holding' if self._is_holding else ''}>"
+        holding = ", holding" if any(lane.is_holding for lane in self.lanes) else ""
+        return f"<Delivery to {self._terms.server}: {self.window!r}{holding}>"
+
+    def add(self, lane: Lane) -> None:
+        """Put a lane in, less important than all that are there."""
+        self.lanes.append(lane)
+        self._wake.set()
+
+    def drop(self, lane: Lane) -> None:
+        """Take a lane out. What of it is under way still is acknowledged, and then nobody's."""
+        if lane in self.lanes:
+            self.lanes.remove(lane)
+            lane.close()
 
     # --- what is not spooled ----------------------------------------------------------------------------------------
 
@@ -137,7 +128,7 @@ class Delivery:
         for message in messages:
             self._notices[message.topic] = self._announced[message.topic] = message
             self._stale.discard(message.topic)
-        self._pump()
+        self.kick()
 
     def _announce_stale(self) -> None:
         self._repeat = None
@@ -145,101 +136,185 @@ class Delivery:
 
     def refresh(self, batches: Iterable[Batch]) -> None:
         """Publish the last values anew, after what was announced and before records."""
-        self._latest = self._fresh(list(batches))
-        self._pump()
-
-    def _fresh(self, batches: list[Batch]) -> Iterator[Message]:
-        room = self._room(0, b"")
-        for batch in batches:
-            try:
-                yield from self._uplink.payload.encode(batch, 0, "", replay=False, room=room)
-            except TopicError as error:
-                self._uplink.refusals.skip(batch.group.device, str(error))
+        self._latest = self._encode.latest(list(batches))
+        self.kick()
 
     # --- records out ------------------------------------------------------------------------------------------------
 
     async def run(self, *, until_empty: bool = False) -> None:
         """Send what the spool has, for ever, or until it has nothing more and all is acknowledged or refused."""
-        cursor, source = self._uplink.cursor, self._uplink.source
-        while True:
-            while not self._can_take():
-                if until_empty and self._is_stuck():
-                    return
+        try:
+            while self._failure is None:
                 self._wake.clear()
-                await self._wake.wait()
-            records = source.take(cursor, _SLICE)
-            if not records:
-                if until_empty and records is not None:
-                    await self.settled()
+                taken = self._fill(self.lanes)
+                steps = self._pump()
+                if steps or taken:
+                    await asyncio.sleep(_LINGER_S if 0 < taken < _SLICE else 0)
+                elif until_empty and not self.window.in_flight and not self._notices and not self._fetches:
                     return
-                records = await source.read(cursor, _SLICE)
-            for record in records:
-                self._outbox.append(self.window.open(record.seq, record, replay=record.seq <= self._replay_until))
-            self._pump()
-            await asyncio.sleep(0 if len(records) == _SLICE else _LINGER_S)
+                else:
+                    self._listen()
+                    await self._wake.wait()
+            raise self._failure
+        finally:
+            for lane in self.lanes:
+                lane.stream.listen(None)
+            for task in self._fetches:
+                task.cancel()
+            await asyncio.gather(*self._fetches, return_exceptions=True)
+
+    def _listen(self) -> None:
+        """Hear of new records, as far as they could be taken."""
+        limit = self.window.limit
+        if self.window.has_room:
+            for lane in self.lanes:
+                if lane.is_endless and lane.can_take(limit):
+                    lane.stream.listen(self._wake.set)
 
     async def settled(self) -> None:
-        """Wait until nothing is in flight and nothing more can be sent."""
-        while self.window.in_flight or not (self._is_stuck() or self._can_take()):
+        """Wait until nothing is in flight."""
+        while self.window.in_flight or self._notices:
             self._wake.clear()
             await self._wake.wait()
 
-    def _can_take(self) -> bool:
-        return not self._is_holding and not self._outbox and self.window.has_room and self.window.has_span
+    def _fill(self, lanes: Iterable[Lane]) -> int:
+        """Take records for those lanes that have none to send; how many came."""
+        taken = 0
+        if not self.window.has_room:
+            return taken
+        limit = self.window.limit
+        for lane in lanes:
+            if not lane.can_take(limit) or (lane.opens_at and not self._is_open(lane)):
+                continue
+            records = lane.stream.source.take(lane.reading, _SLICE)
+            if records:
+                lane.open(records, is_flooded=len(records) == _SLICE)
+                taken += len(records)
+            elif records is None:
+                self._fetch(lane)
+        return taken
 
-    def _is_stuck(self) -> bool:
-        return self._is_holding and not self.window.in_flight
+    def _is_open(self, lane: Lane) -> bool:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= lane.opens_at:
+            lane.opens_at = 0.0
+            return True
+        self._open_at(lane.opens_at)
+        return False
 
-    def _pump(self) -> None:
-        """Send while the window has room: states, then last values, then records."""
+    def _open_at(self, when: float) -> None:
+        """See that lanes are looked at again at `when`, at the latest."""
+        if self._gate is not None:
+            if self._gate.when() <= when:
+                return
+            self._gate.cancel()
+        self._gate = asyncio.get_running_loop().call_at(when, self._opened)
+
+    def _opened(self) -> None:
+        self._gate = None
+        self.kick()
+
+    def _fetch(self, lane: Lane) -> None:
+        """Read on from the disk, beside all else. `run` ends no sooner than these do."""
+        task = lane.fetching = asyncio.create_task(
+            lane.stream.source.fetch(lane.reading, _READ_AHEAD), name=f"fetch {lane!r}"
+        )
+        self._fetches.add(task)
+
+        def fetched(task: asyncio.Task[None]) -> None:
+            self._fetches.discard(task)
+            lane.fetching = None
+            if not task.cancelled():
+                self._failure = task.exception()
+            self._wake.set()
+
+        task.add_done_callback(fetched)
+
+    def kick(self) -> None:
+        """Something may be sent that could not before.
+
+        Alarms, and lanes that are known to have more, are looked at now: else what matters less would take their place.
+        What else is new waits for its turn, in company.
+        """
+        self._fill([lane for lane in self.lanes if lane.is_alarm or lane.is_flooded])
+        self._pump()
+        self._wake.set()
+
+    def _pump(self) -> int:
+        """Send at most 16 messages while the window has room: states, then last values, then records.
+
+        Gives how many steps that took: none where nothing more could be done.
+        """
         window = self.window
+        left, steps = _SLICE, 0
         try:
-            while window.has_room and (self._notices or not self._is_holding or self._probe in self._outbox):
+            while window.has_room and left:
+                steps += 1
                 if self._notices:
                     self._send(self._notices.pop(next(iter(self._notices))), None, min(1, self._qos))
-                elif (message := next(self._latest, None)) is not None:
-                    self._send(message, None, self._qos)
-                elif not self._outbox or not self._send_next(self._outbox[0]):
+                    left -= 1
+                    continue
+                lane = self._next()
+                if self._latest is not None and (lane is None or not lane.is_alarm):
+                    left -= self._send_latest(self._latest)
+                elif lane is not None:
+                    left -= self._send_next(lane)
+                else:
+                    steps -= 1
                     break
         except SessionError:
-            return  # whoever waits for the end of the connection hears of it
+            return 0  # whoever waits for the end of the connection hears of it
         self._commit()
+        return steps
 
-    def _send_next(self, entry: Entry[Record]) -> bool:
-        """Send the next message of the record; False when the record must wait."""
-        if self._is_holding and entry is not self._probe:
-            return False
-        try:
-            if entry.messages is None:
-                entry.messages = self._encoded(entry)
-            message = next(entry.messages, None)
-        except TopicError as error:
-            self._uplink.refusals.skip(_device_of(entry.record), str(error))
-            message = None
+    def _next(self) -> Lane | None:
+        """The lane whose turn it is."""
+        chosen = None
+        for lane in self.lanes:
+            if not lane.is_ready or (lane.yields and not self.window.has_room_to_yield):
+                continue
+            if lane.bucket is not None:
+                now = asyncio.get_running_loop().time()
+                wait_s = lane.wait_s(now)
+                if wait_s:
+                    self._open_at(now + wait_s)
+                    continue
+            if chosen is None:
+                chosen = lane
+            elif lane.is_overdue:
+                chosen = lane
+                break
+        if chosen is not None:
+            chosen.passed_over = 0
+        return chosen
+
+    def _send_latest(self, messages: Iterator[Message]) -> bool:
+        message = next(messages, None)
         if message is None:
-            entry.whole = True
-            self._outbox.popleft()
-        else:
-            self._send(message, entry, self._qos)
+            self._latest = None
+            return False
+        self._send(message, None, self._qos)
         return True
 
-    def _encoded(self, entry: Entry[Record]) -> Iterator[Message]:
-        record = entry.record
-        uplink = self._uplink
-        entry.properties = uplink.properties.pack(_device_of(record), record.epoch, record.seq)
-        if record.gap is not None:
-            return iter((uplink.notices.gap(record.seq, record.epoch, record.gap),))
-        if record.batch is None or uplink.suspect.is_condemned(record.seq):
-            uplink.refusals.skip(_device_of(record), f"the server hangs up when record {record.seq} is sent")
-            return iter(())
-        room = self._room(record.seq, entry.properties)
-        return uplink.payload.encode(record.batch, record.seq, record.epoch, replay=entry.replay, room=room)
+    def _send_next(self, lane: Lane) -> bool:
+        """Send the next message of the lane's next record; False where it had none left."""
+        entry = lane.outbox[0]
+        try:
+            if entry.messages is None:
+                if lane.bucket is not None and entry.replay:
+                    lane.bucket.take(entry.values)
+                entry.messages = self._encode.record(entry)
+            message = next(entry.messages, None)
+        except TopicError as error:
+            self._uplink.refusals.skip(entry.device, str(error))
+            message = None
+        if message is None:
+            lane.finish(entry)
+            return False
+        self._send(message, entry, entry.qos)
+        return True
 
-    def _room(self, seq: int, properties: bytes) -> Room:
-        most = self._terms.maximum_packet - _HEADER - len(properties)
-        return Room(most, self._uplink.suspect.aim(seq, most))
-
-    def _send(self, message: Message, entry: Entry[Record] | None, qos: int) -> None:
+    def _send(self, message: Message, entry: Entry | None, qos: int) -> None:
         if message.retain and not self._terms.can_retain:
             message = message._replace(retain=False)
         token = self._link.publish(message, qos, b"" if entry is None else entry.properties)
@@ -258,79 +333,41 @@ class Delivery:
             if code >= FIRST_ERROR:
                 refusals.refuse(topic, code)
                 if entry is not None:
-                    self._drop_rest(entry, topic, code)
+                    entry.lane.drop_rest(entry, topic, code)
                 elif topic in self._announced and verdict(code) == "wait":
                     self._stale.add(topic)
             elif refusals.active:
                 refusals.accept(topic)
             if entry is not None and entry.code and entry.is_settled:
-                self._hold(entry)
+                entry.lane.hold(entry)
         if self._stale and self._repeat is None:
             wait_s = refusals.next_wait_s()
             self._repeat = asyncio.get_running_loop().call_later(wait_s, self._announce_stale)
         self._commit()
-        self._pump()
-        self._wake.set()
+        self.kick()
 
     def _commit(self) -> None:
-        if self._probe is not None and self._probe.is_done:
-            self._release()
-        advanced = self.window.advance()
-        if advanced is None:
-            return
-        seq, count = advanced
+        is_over = False
+        for lane in self.lanes:
+            progress = lane.commit()
+            if progress is not None:
+                self._committed(lane, progress)
+            is_over = is_over or lane.is_over
+        if is_over:
+            for lane in [lane for lane in self.lanes if lane.is_over]:
+                lane.end()
+                self.drop(lane)
+                self._uplink.on_over(lane)
+
+    def _committed(self, lane: Lane, progress: Progress) -> None:
         uplink = self._uplink
-        uplink.source.commit(uplink.cursor, seq)
-        uplink.counters.acknowledged.value += count
-        if uplink.suspect.seq or uplink.suspect.is_careful:
-            uplink.suspect.passed(seq)
-            self.window.limit = 1 if uplink.suspect.is_careful else self._limit
-
-    def _drop_rest(self, entry: Entry[Record], topic: str, code: int) -> None:
-        """Send no more of a refused record: it is sent again as a whole."""
-        entry.code, entry.topic = code, topic
-        if not entry.whole:
-            entry.whole = True
-            self._outbox.remove(entry)
-
-    def _hold(self, entry: Entry[Record]) -> None:
-        """Stop the taking, and try the refused record again later, or never."""
-        entry.tries += 1
-        if entry is self._probe:
-            self._probe = None
-        if verdict(entry.code) == "hopeless" and entry.tries >= TRIES:
-            self._uplink.refusals.skip(entry.topic, f"{reason(entry.code)}, {TRIES} times")
-            entry.code = 0
-            if not self._probe and not self._refused:
-                self._release()
-                return
-        else:
-            self._refused.append(entry)
-        self._is_holding = True
-        if self._retry is None and self._probe is None:
-            wait_s = self._uplink.refusals.next_wait_s()
-            self._retry = asyncio.get_running_loop().call_later(wait_s, self._try_again)
-
-    def _try_again(self) -> None:
-        """Send the first refused record alone."""
-        self._retry = None
-        self._refused.sort(key=_seq_of)
-        self._probe = self._refused.pop(0)
-        self._probe.again()
-        self._outbox.appendleft(self._probe)
-        self._pump()
-
-    def _release(self) -> None:
-        """The way is free: what else was refused goes first, in order."""
-        self._probe = None
-        self._is_holding = False
-        self._uplink.refusals.relieved()
-        for entry in sorted(self._refused, key=_seq_of, reverse=True):
-            entry.again()
-            self._outbox.appendleft(entry)
-        self._refused.clear()
-        asyncio.get_running_loop().call_soon(self._pump)
-        self._wake.set()
+        uplink.counters.acknowledged.value += progress.records
+        if progress.backlog or lane.kind == "again":
+            uplink.on_progress(lane, progress)
+        suspect = uplink.suspect
+        if suspect.key is not None or suspect.is_careful:
+            suspect.passed(lane.stream.source.record_class, progress.above, progress.seq)
+            self.window.limit = 1 if suspect.is_careful else self._limit
 
     async def watch(self) -> None:
         """Raise SessionError when the oldest publish stays without acknowledgement for the time-out, twice at most."""
@@ -342,14 +379,9 @@ class Delivery:
 
     def close(self) -> None:
         """Stop timers. What is not acknowledged stays in the spool."""
-        for timer in (self._retry, self._repeat):
+        for timer in (self._repeat, self._gate):
             if timer is not None:
                 timer.cancel()
-
-
-def _seq_of(entry: Entry[Record]) -> int:
-    return entry.seq
-
-
-def _device_of(record: Record) -> str:
-    return "" if record.batch is None else record.batch.group.device
+        for lane in self.lanes:
+            lane.close()
+        self.lanes.clear()  # a call that was on its way already takes nothing more

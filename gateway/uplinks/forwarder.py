@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from random import random
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
@@ -18,18 +19,21 @@ from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model import Batch, DeviceState
 from gateway.spool.cursor import Cursor
-from gateway.spool.status import QueueStatus
-from gateway.uplinks.delivery import Counters, Delivers, Delivery, Link, Source
+from gateway.uplinks.delivery import Counters, Delivers, Delivery, Link
 from gateway.uplinks.dialling import Attempt, Dialling
+from gateway.uplinks.encoding import Encoding
+from gateway.uplinks.lane import Source, Stream
 from gateway.uplinks.message import Message, UserProperties
 from gateway.uplinks.notices import Notices
 from gateway.uplinks.options import Options, parse_server
 from gateway.uplinks.payload_json import JsonPayload
 from gateway.uplinks.payload_value import ValuePayload
 from gateway.uplinks.refusals import Refusals
+from gateway.uplinks.replay import ReplayStatus
 from gateway.uplinks.session import Session, SessionError, Terms
 from gateway.uplinks.suspect import Suspect
 from gateway.uplinks.topics import Template
+from gateway.uplinks.traffic import Traffic
 
 log = logging.getLogger("headgate.uplinks")
 
@@ -52,18 +56,14 @@ class Connection(Link, Protocol):
         """Wait until the connection is gone. Raises SessionError then."""
 
 
-class Queue(Source, Protocol):
-    """The spool as far as an uplink needs it."""
-
-    def status(self) -> QueueStatus:
-        """Asked for `head`, the last number given, at each connect."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UplinkStatus:
     """How an uplink fares. `server` and `version` are empty while it is not connected; `since` is wall time in ms.
 
     `published` and `refused` count publishes, `acknowledged` records, `skipped` records and values given up.
+    `backlog_records`: about how many wait from before the connection was made, or all that wait while there is none;
+    `replay_rate`: values of them a second lately; `done_at`: when they will be through, wall time in ms, None where
+    that is not known. `replay`: the latest replay that somebody asked for.
     """
 
     name: str
@@ -77,39 +77,50 @@ class UplinkStatus:
     skipped: int
     in_flight: int
     last_error: str
+    backlog_records: int
+    replay_rate: float
+    done_at: int | None
+    replay: ReplayStatus | None
 
 
 class Forwarder:
-    """Feeds one uplink from a cursor of the spool.
+    """Feeds one uplink from the spool's queues.
 
-    `states` are the devices' states by name, published anew after each connect. `latest` gives a dense batch of last
-    values for each group (`Image.batches`), for payloads that are retained. Raises ValueError where a template is none.
+    `streams` are the queues, the most important first, each with this uplink's cursor. `states` are the devices' states
+    by name, published anew after each connect. `latest` gives a dense batch of last values for each group
+    (`Image.batches`): they go out before records where they stand retained, and where a backlog would keep who listens
+    waiting for what is true now. Raises ValueError where a template is none.
     """
 
     def __init__(
         self,
         options: Options,
         *,
-        spool: Queue,
-        cursor: Cursor,
+        streams: Sequence[tuple[Source, Cursor]],
         states: Mapping[str, DeviceState],
         clock: Clock,
         metrics: Metrics,
         latest: Callable[[], Iterable[Batch]] | None = None,
         connect: Callable[[Attempt, Options, Message], Connection] = Session,
+        dice: Callable[[], float] = random,
     ) -> None:
         self._options = options
-        self._spool = spool
-        self._cursor = cursor
         self._states = states
         self._clock = clock
-        self._latest = latest if options.payload == "value" and options.retain else None
+        self._latest = latest
+        self._stands_retained = options.payload == "value" and options.retain
         self._connect = connect
         servers = [parse_server(url) for url in options.servers]
         self._dialling = Dialling(servers, options.version, will_qos=min(1, options.qos))
-        self._uplink = self._delivers(options, spool, cursor, metrics)
         self._refused = metrics.counter("uplink_refused_publishes_total", uplink=options.name)
         self._skipped = metrics.counter("uplink_skipped_total", uplink=options.name)
+        self._refusals = Refusals(options.name, refused=self._refused, skipped=self._skipped)
+        lanes = [Stream(source, cursor) for source, cursor in streams]
+        self._traffic = Traffic(options, lanes, self._refusals, dice=dice)
+        self._suspect = Suspect()
+        self._prefix = Template(options.prefix, {"gateway": options.gateway}).fill({})
+        self._notices = Notices(self._prefix)
+        self._uplink = self._delivers(options, metrics)
         self._delivery: Delivery | None = None
         self._terms: Terms | None = None
         self._since = clock.wall_ms()
@@ -128,25 +139,20 @@ class Forwarder:
     def __repr__(self) -> str:
         return f"<Forwarder '{self._options.name}' {self._terms.server if self._terms else 'not connected'}>"
 
-    @staticmethod
-    def _delivers(options: Options, spool: Source, cursor: Cursor, metrics: Metrics) -> Delivers:
+    def _delivers(self, options: Options, metrics: Metrics) -> Delivers:
         name = options.name
-        prefix = Template(options.prefix, {"gateway": options.gateway}).fill({})
-        topic = Template(options.topic, {"gateway": options.gateway, "prefix": prefix})
-        refusals = Refusals(
-            name,
-            refused=metrics.counter("uplink_refused_publishes_total", uplink=name),
-            skipped=metrics.counter("uplink_skipped_total", uplink=name),
-        )
+        topic = Template(options.topic, {"gateway": options.gateway, "prefix": self._prefix})
         payload = JsonPayload if options.payload == "json" else ValuePayload
         return Delivers(
-            source=spool,
-            cursor=cursor,
-            payload=payload(topic, retain=bool(options.retain), skipped=refusals.skip),
-            notices=Notices(prefix),
-            properties=UserProperties(options.gateway),
-            refusals=refusals,
-            suspect=Suspect(),
+            encoding=Encoding(
+                payload=payload(topic, retain=bool(options.retain), skipped=self._refusals.skip),
+                notices=self._notices,
+                properties=UserProperties(options.gateway),
+                refusals=self._refusals,
+                suspect=self._suspect,
+            ),
+            refusals=self._refusals,
+            suspect=self._suspect,
             counters=Counters(
                 published=metrics.counter("uplink_publishes_total", uplink=name),
                 acknowledged=metrics.counter("uplink_acknowledged_records_total", uplink=name),
@@ -155,6 +161,8 @@ class Forwarder:
             qos=options.qos,
             max_in_flight=options.max_in_flight,
             ack_timeout_s=options.ack_timeout_s,
+            on_progress=self._traffic.on_progress,
+            on_over=self._traffic.on_over,
         )
 
     # --- what others call -------------------------------------------------------------------------------------------
@@ -181,11 +189,23 @@ class Forwarder:
     def device_changed(self, state: DeviceState) -> None:
         """Publish a device's state, where there is a connection; the next one will say it anyway."""
         if self._delivery is not None:
-            self._delivery.announce([self._uplink.notices.device(state)])
+            self._delivery.announce([self._notices.device(state)])
+
+    def replay(self, first_ms: int, last_ms: int) -> None:
+        """Send once more, marked and at the backlog's pace, what the spool has of that time (wall ms, both included).
+
+        It goes on over lost connections, but not over a restart. Raises HeadgateError where one is under way.
+        """
+        self._traffic.replay(first_ms, last_ms)
+
+    def stop_replay(self) -> None:
+        """Send no more of what was asked for once more. Nothing happens where nothing was."""
+        self._traffic.stop_replay("it was stopped")
 
     def status(self) -> UplinkStatus:
         """How it fares now."""
-        terms, counters = self._terms, self._uplink.counters
+        terms, counters, outlook = self._terms, self._uplink.counters, self._traffic.outlook()
+        left_s = outlook.left_s if outlook.records else None
         return UplinkStatus(
             name=self._options.name,
             connected=terms is not None,
@@ -198,6 +218,10 @@ class Forwarder:
             skipped=self._skipped.value,
             in_flight=self._delivery.window.in_flight if self._delivery else 0,
             last_error=self._last_error,
+            backlog_records=outlook.records,
+            replay_rate=outlook.rate,
+            done_at=None if left_s is None else self._clock.wall_ms() + round(left_s * 1000),
+            replay=self._traffic.replay_status(),
         )
 
     # --- one connection ---------------------------------------------------------------------------------------------
@@ -208,7 +232,7 @@ class Forwarder:
         self._attempts += 1
         try:
             async with AsyncExitStack() as stack:
-                connection = self._connect(attempt, self._options, self._uplink.notices.offline())
+                connection = self._connect(attempt, self._options, self._notices.offline())
                 await _first(stack.enter_async_context(connection), self._stopping.wait())
                 if not self._stopping.is_set():
                     await self._serve(connection)
@@ -220,32 +244,37 @@ class Forwarder:
 
     async def _serve(self, connection: Connection) -> None:
         self._arrived(connection.terms)
-        self._cursor.rewind()
-        notices = self._uplink.notices
-        delivery = self._delivery = Delivery(connection, self._uplink, replay_until=self._spool.status().head)
+        notices, traffic = self._notices, self._traffic
+        delivery = self._delivery = Delivery(connection, self._uplink)
+        is_overtaken = traffic.begin(delivery)
         try:
             delivery.announce([notices.online(), *map(notices.device, self._states.values())])
-            if self._latest is not None:
+            if self._latest is not None and (is_overtaken or self._stands_retained):
                 delivery.refresh(self._latest())
-            await _first(delivery.run(), delivery.watch(), connection.lost(), self._stopping.wait())
+            await _first(delivery.run(), delivery.watch(), traffic.watch(), connection.lost(), self._stopping.wait())
+            traffic.quiet()
             left_s = max(0.0, self._deadline - self._clock.monotonic())
             await _first(delivery.run(until_empty=True), connection.lost(), asyncio.sleep(left_s))
             delivery.announce([notices.stopped()])
             await _first(delivery.settled(), connection.lost(), asyncio.sleep(_LAST_WORD_S))
         except SessionError as error:
-            self._suspect(delivery, error)
+            self._look_for_suspect(delivery, error)
             raise
         finally:
             self._delivery = None
+            traffic.end()
             delivery.close()
 
-    def _suspect(self, delivery: Delivery, error: SessionError) -> None:
-        found = delivery.window.suspects
-        if found is None:
+    def _look_for_suspect(self, delivery: Delivery, error: SessionError) -> None:
+        travellers = list(delivery.window.travellers())
+        if not travellers:
             return
-        entry, through = found
-        suspect = self._uplink.suspect
-        suspect.lost(entry.seq, through, entry.size, error.code)
+        entry, suspect = travellers[0], self._suspect
+        if entry.lane.kind == "again":
+            self._traffic.blame(entry.key)
+            return
+        company = (other.key for other in travellers if other.lane.kind != "again")
+        suspect.lost(entry.key, company, entry.size, error.code)
         if suspect.is_notable:
             log.error(
                 "uplink '%s': the connection breaks whenever record %d (%d bytes) is sent. It goes alone from now on,"

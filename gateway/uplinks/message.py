@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from gateway.mqtt.errors import RemoteProtocolError
+from gateway.mqtt.properties import Place, decode_properties, encode_properties
+from gateway.mqtt.wire import varint_bytes
+
+NO_MARKS: Mapping[str, Any] = {}
+"""Nothing else is to be said of a record."""
 
 _USER_PROPERTY = 0x26  # [MQTT 5.0, 3.3.2.3.7] identifier, then two UTF-8 strings with a two-byte length each
 _KEEP = 1024
@@ -36,6 +45,7 @@ class UserProperties:
     """
 
     def __init__(self, gateway: str) -> None:
+        self._name = gateway
         self._gateway = _property("gateway", gateway)
         self._heads: dict[tuple[str, str], bytes] = {}
 
@@ -51,6 +61,20 @@ class UserProperties:
         size = len(head) + 1 + len(digits)
         length = bytes((size,)) if size < 128 else bytes((size & 0x7F | 0x80, size >> 7))  # names are short: < 16384
         return b"%b%b%c%b" % (length, head, len(digits), digits)
+
+    def join(self, stored: bytes, epoch: str, seq: int) -> bytes:
+        """The field for a message that was kept with `stored`, its own properties: those, and behind them ours.
+
+        What concerned the connection that it came by (topic alias, subscription identifiers) is left out, and all of it
+        where it is no property field: the message counts more.
+        """
+        try:
+            own, _ = decode_properties(varint_bytes(len(stored)) + stored, 0, Place.PUBLISH)
+        except RemoteProtocolError:
+            return self.pack("", epoch, seq)
+        user = (*own.user, ("gateway", self._name), ("epoch", epoch), ("seq", str(seq)))
+        joined = replace(own, topic_alias=None, subscription_identifiers=(), user=user)
+        return encode_properties(joined, Place.PUBLISH)
 
 
 def _property(key: str, value: str) -> bytes:

@@ -1,17 +1,20 @@
 """What an uplink says about the gateway itself: its status, the devices' states, and losses. Pure.
 
-Status and states are not spooled: they are published anew after each connect. A loss is a record of the spool.
+Status and states are not spooled: they are published anew after each connect. Losses are records of the spool, as are
+events and audit entries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from gateway.model import DeviceState
-from gateway.spool.record import Gap
+from gateway.model import GOOD, DeviceState
+from gateway.spool.record import Gap, Note, Record
 from gateway.uplinks.message import Message
+from gateway.uplinks.payload_json import plain
 
 
 class Notices:
@@ -58,4 +61,10 @@ class Notices:
             document["from"] = gap.first_time
         if gap.last_time:
             document["to"] = gap.last_time
+        return Message(f"{self._prefix}/log", orjson.dumps(document))
+
+    def note(self, record: Record, note: Note, marks: Mapping[str, Any]) -> Message:
+        """An event or an audit entry: its name, its time in ms, its key, `marks`, and its own fields behind them."""
+        document = {record.kind: note.name, "ts": note.time, "seq": record.seq, "epoch": record.epoch, **marks}
+        document |= {key: plain(value, GOOD)[0] for key, value in note.fields.items() if key not in document}
         return Message(f"{self._prefix}/log", orjson.dumps(document))

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from gateway.uplinks.topics import check_template
 
 Version: TypeAlias = Literal["5", "3.1.1"]
+Order: TypeAlias = Literal["live_first", "in_order"]
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 DEFAULT_TOPICS = {"json": "{prefix}/{device}", "value": "{prefix}/{device}/{tag}"}
@@ -80,6 +81,10 @@ class Options:
     seconds. `max_packet` limits packets for servers that announce no limit; `max_in_flight` is lowered to 20 for QoS 2
     and to what the server announces. `version` "5" falls back to 3.1.1 where the server refuses it. `holds`: whether
     the spool keeps records until this uplink has acknowledged them; by default unless `qos` is 0.
+
+    `order`: after an outage, what is new goes at once and the backlog beside it (`live_first`), or everything in the
+    order of its numbers. The backlog is sent at `replay_rate` values a second (None: as fast as it goes with half of
+    what may be in flight), and begins after a random time of at most `replay_delay_s`.
     """
 
     name: str
@@ -101,6 +106,9 @@ class Options:
     max_in_flight: int = 100
     max_packet: int | None = None
     holds: bool | None = None
+    order: Order = "live_first"
+    replay_rate: float | None = None
+    replay_delay_s: float = 30.0
 
     def __post_init__(self) -> None:
         if not self.client_id:
@@ -134,4 +142,11 @@ class Options:
         if self.payload == "value" and "{tag}" not in self.topic:
             return "`payload: value` needs {tag} in its `topic`"
         wrong = check_template(self.prefix, {"gateway"})
-        return None if wrong is None else f"`prefix`: {wrong}"
+        return self._wrong_pace() if wrong is None else f"`prefix`: {wrong}"
+
+    def _wrong_pace(self) -> str | None:
+        if self.replay_rate is not None and not 1 <= self.replay_rate <= 10_000_000:
+            return "`replay_rate` is between 1 and 10000000 values a second"
+        if not 0 <= self.replay_delay_s <= 3600:
+            return "`replay_delay` is between 0 s and 1 h"
+        return None

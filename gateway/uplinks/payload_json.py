@@ -1,7 +1,9 @@
 """Payload `json`: one record, one JSON object, `{"ts":…,"seq":…,"epoch":…,"values":{…}}`.
 
 In this order, each where it has something to say: `ts` (ms), `seq`, `epoch`, `values`, `quality` (only of values that
-are not good), `times` (source times in ms, only where they differ from `ts`), `replay`, `part`.
+are not good), `times` (source times in ms, only where they differ from `ts`), `replay`, `thinned`, `clock`, `part`.
+
+Last values, sent after a connect, are no record: they have no `seq` and no `epoch`, but `"latest":true`.
 
 A bad value is null. An uncertain one keeps what is known of it; NaN and infinities are null and `uncertain:nan`. Bytes
 are lower-case hexadecimal text. Integers of any size are exact. What JSON cannot say is null and `bad:decode`.
@@ -10,7 +12,7 @@ are lower-case hexadecimal text. Integers of any size are exact. What JSON canno
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import isfinite
 from typing import Any, TypeAlias
@@ -19,7 +21,7 @@ import orjson
 
 from gateway.model import GOOD, Batch, Definition, Quality, Value, bad, uncertain
 from gateway.uplinks.digits import Digits
-from gateway.uplinks.message import Message, Room
+from gateway.uplinks.message import NO_MARKS, Message, Room
 from gateway.uplinks.topics import Template
 
 log = logging.getLogger("headgate.uplinks")
@@ -43,8 +45,23 @@ class JsonPayload:
         self._skipped = skipped
         self._forms: dict[bytes, _Form] = {}
 
-    def encode(self, batch: Batch, seq: int, epoch: str, *, replay: bool, room: Room) -> Iterator[Message]:
+    def encode(
+        self, batch: Batch, seq: int, epoch: str, *, replay: bool, room: Room, marks: Mapping[str, Any] = NO_MARKS
+    ) -> Iterator[Message]:
         """The messages of one record. Raises TopicError where the batch's definition gives no topic."""
+        head = {"ts": batch.time, "seq": seq, "epoch": epoch}
+        tail = {"replay": True, **marks} if replay else marks
+        return self._encode(batch, head, tail, room, retain=self._retain and not replay)
+
+    def latest(self, batch: Batch, room: Room) -> Iterator[Message]:
+        """Last values; none of a group that was never read. Raises TopicError."""
+        if not batch.time:
+            return iter(())
+        return self._encode(batch, {"ts": batch.time}, {"latest": True}, room, retain=self._retain)
+
+    def _encode(
+        self, batch: Batch, head: dict[str, Any], tail: Mapping[str, Any], room: Room, *, retain: bool
+    ) -> Iterator[Message]:
         form = self._forms.get(batch.group.hash) or self._form(batch.group)
         names = form.names if batch.index is None else [form.names[i] for i in batch.index]
         values = form.digits.of(batch.values, batch.index)
@@ -52,8 +69,6 @@ class JsonPayload:
             columns: _Columns = {"values": dict(zip(names, values, strict=True))}
         else:
             columns = _described(names, values, batch.quality, batch)
-        head = {"ts": batch.time, "seq": seq, "epoch": epoch}
-        tail = {"replay": True} if replay else {}
         try:
             payload = to_json({**head, **columns, **tail})
             strange = b"null" in payload and _holds_nan(values, payload)
@@ -62,7 +77,6 @@ class JsonPayload:
         if strange:
             columns = _described(names, *_plain(values, batch.quality), batch)
             payload = to_json({**head, **columns, **tail})
-        retain = self._retain and not replay
         if len(payload) + form.topic_size <= room.aim:
             return iter((Message(form.topic, payload, retain),))
         frame = {**head, "values": {}, "quality": {}, "times": {}, **tail}

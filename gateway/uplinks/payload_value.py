@@ -10,13 +10,13 @@ forwarder publishes the process image anew, or what stands retained would be as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any
 
 from gateway.model import GOOD, Batch, Definition, Quality, bad
 from gateway.uplinks.digits import Digits
-from gateway.uplinks.message import Message, Room
+from gateway.uplinks.message import NO_MARKS, Message, Room
 from gateway.uplinks.payload_json import Skipped, plain, to_json
 from gateway.uplinks.topics import Template
 
@@ -34,7 +34,16 @@ class ValuePayload:
         self._skipped = skipped
         self._forms: dict[bytes, _Form] = {}
 
-    def encode(self, batch: Batch, seq: int, epoch: str, *, replay: bool, room: Room) -> Iterator[Message]:  # noqa: ARG002 - seq and epoch travel as user properties: a bare value has no place for them
+    def encode(
+        self,
+        batch: Batch,
+        seq: int,  # noqa: ARG002 - it travels as user property: a bare value has no place for it
+        epoch: str,  # noqa: ARG002 - likewise
+        *,
+        replay: bool,
+        room: Room,
+        marks: Mapping[str, Any] = NO_MARKS,  # noqa: ARG002 - likewise
+    ) -> Iterator[Message]:
         """The messages of one record, made as they are asked for.
 
         Raises TopicError where the batch's definition gives no topic.
@@ -52,6 +61,10 @@ class ValuePayload:
                 self._skipped(topic, f"the value has {len(payload)} bytes, topic and value may have {room.most}")
                 continue
             yield Message(topic, payload, retain)
+
+    def latest(self, batch: Batch, room: Room) -> Iterator[Message]:
+        """Last values, as those of a record."""
+        return self.encode(batch, 0, "", replay=False, room=room)
 
     def _form(self, definition: Definition) -> _Form:
         values = {**definition.fields, "device": definition.device}

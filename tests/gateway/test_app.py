@@ -149,10 +149,20 @@ def test_a_device_that_is_not_there_is_named(tmp_path, device):
 def test_a_renamed_uplink_is_told_at_the_start(tmp_path, caplog):
     inside(App(config(tmp_path, uplinks={"old": {"url": "mqtt://127.0.0.1:1"}})))
     caplog.clear()
-    inside(App(config(tmp_path, uplinks={"new": {"url": "mqtt://127.0.0.1:1"}})))
+    file = config(tmp_path, uplinks={"new": {"url": "mqtt://127.0.0.1:1"}})
+    (status,) = inside(App(file), lambda _: ask(file.spool.path, {"do": "status"}))
     told = [r.getMessage() for r in caplog.records if "has no such uplink" in r.getMessage()]
     assert len(told) == 1
     assert "'old'" in told[0]
+    assert {c["name"]: c["retired"] for c in status["spool"]["cursors"]} == {"old": True, "new": False}
+
+
+def test_an_uplink_tells_what_it_has_to_catch_up_on(tmp_path):
+    file = config(tmp_path, uplinks={"u": {"url": "mqtt://127.0.0.1:1"}})
+    (status,) = inside(App(file), lambda _: ask(file.spool.path, {"do": "status"}))
+    (uplink,) = status["uplinks"]
+    assert uplink["backlog_records"] >= 0
+    assert (uplink["replay_rate"], uplink["done_at"], uplink["replay"]) == (0.0, None, None)
 
 
 def test_a_crash_in_one_line_is_contained(tmp_path, caplog, monkeypatch):

@@ -115,6 +115,9 @@ def test_a_large_file_says_everything(written, tmp_path, monkeypatch):
             topic: "{prefix}/{site}/{device}/{tag}"
             retain: false
             max_in_flight: 5
+            order: in_order
+            replay_rate: 500
+            replay_delay: 5s
           tap: {url: mqtt://127.0.0.1:1884, qos: 0}
         devices:
           d: {driver: modbus, url: "tcp://h", fields: {site: north}, tags: {a: holding:1}}
@@ -131,9 +134,11 @@ def test_a_large_file_says_everything(written, tmp_path, monkeypatch):
     assert cloud.servers == ("mqtts://a.example.com", "mqtts://[::1]:8884")
     assert (cloud.username, cloud.password, cloud.client_id, cloud.version) == ("someone", Secret("x"), "007", "3.1.1")
     assert (cloud.keep_alive_s, cloud.retain, cloud.max_in_flight, cloud.holds) == (60, False, 5, True)
+    assert (cloud.order, cloud.replay_rate, cloud.replay_delay_s) == ("in_order", 500, 5.0)
     assert (cloud.tls.ca, cloud.tls.cert, cloud.tls.key) == tuple(tmp_path / n for n in ("ca.pem", "gw.pem", "gw.key"))
     assert (cloud.tls.verify, cloud.tls.server_name, cloud.tls.alpn) == (True, "broker", ("mqtt",))
     assert (tap.qos, tap.holds) == (0, False)
+    assert (tap.order, tap.replay_rate, tap.replay_delay_s) == ("live_first", None, 30.0)
 
 
 def test_payload_value_is_retained_on_a_topic_for_each_tag(written):
@@ -203,10 +208,10 @@ def test_version_5_may_be_a_number(written):
         (uplink("url: mqtt://h, max_in_flight: 0"), "max_in_flight: 0 is too small. It must be at least 1"),
         (uplink("url: mqtt://h, max_in_flight: 10001"), "max_in_flight: 10001 is too large. It must be at most 10000"),
         (uplink('url: mqtts://h, password: "${env:HOME}"'), "password: a password needs a user name. Write username"),
-        (uplink("url: mqtt://h, order: live_first"), "gw.yaml:2:30: uplink 'u': 'order' is not built yet"),
+        (uplink("url: mqtt://h, filter: a"), "gw.yaml:2:30: uplink 'u': 'filter' is not built yet"),
         (uplink("url: mqtt://h, preset: aws"), "'preset' is not built yet"),
-        (uplink("url: mqtt://h, filter: x"), "'filter' is not built yet"),
-        (uplink("url: mqtt://h, replay_rate: 5"), "'replay_rate' is not built yet"),
+        (uplink("url: mqtt://h, replay_rate: 0"), "replay_rate: "),
+        (uplink("url: mqtt://h, order: newest_first"), "order: "),
         (uplink("url: mqtt://h, clientid: x"), "unknown key 'clientid'. Did you mean 'client_id'?"),
         (
             uplink("url: mqtt://h, topic: '{prefix}/{devise}'"),

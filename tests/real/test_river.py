@@ -154,9 +154,8 @@ def gateway(broker, counters, start, tmp_path):
         for i, device in enumerate(counters)
     )
     file = tmp_path / "plant.yaml"
-    file.write_text(
-        f"gateway: plant\nuplinks:\n  local: {{url: 'mqtt://127.0.0.1:{broker.port}'}}\ndevices:\n{devices}"
-    )
+    uplink = f"{{url: 'mqtt://127.0.0.1:{broker.port}', order: in_order, replay_delay: 1s}}"
+    file.write_text(f"gateway: plant\nuplinks:\n  local: {uplink}\ndevices:\n{devices}")
 
     def run():
         return start(sys.executable, "-m", "gateway", "run", str(file), name="headgate", env={**os.environ})

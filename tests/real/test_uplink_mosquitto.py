@@ -83,6 +83,7 @@ class Gateway:
     def __init__(self, folder, servers, **options):
         self.folder = folder / "spool"
         self.options = {"name": "cloud", "gateway": "plant7", "servers": servers, "connect_timeout_s": 3.0} | options
+        self.options = {"order": "in_order", "replay_delay_s": 0.0} | self.options  # lanes have tests of their own
         self.states = self.options.pop("states", {})
         self.image = Image()
         self.count = 0
@@ -93,8 +94,7 @@ class Gateway:
         self.cursor = self.spool.cursor("cloud")
         self.forwarder = Forwarder(
             Options(**self.options),
-            spool=self.spool,
-            cursor=self.cursor,
+            streams=[(self.spool, self.cursor)],
             states=self.states,
             latest=self.image.batches,
             clock=clock,
@@ -250,7 +250,8 @@ def test_the_will_says_offline_when_the_gateway_is_killed(broker, tmp_path, star
             spool = await Queue.open(Path({str(tmp_path / "killed")!r}), Limits(), clock=clock, metrics=metrics)
             options = Options(name="cloud", gateway="plant7", servers=({broker.url!r},))
             cursor = spool.cursor("cloud")
-            await Forwarder(options, spool=spool, cursor=cursor, states={{}}, clock=clock, metrics=metrics).run()
+            streams = [(spool, cursor)]
+            await Forwarder(options, streams=streams, states={{}}, clock=clock, metrics=metrics).run()
 
         asyncio.run(main())
         """

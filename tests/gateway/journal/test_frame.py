@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.journal import frame
+from gateway.journal import compression, frame
 from gateway.journal.frame import Body, Head
 
 u32 = st.integers(0, 2**32 - 1)
@@ -95,17 +95,64 @@ def test_a_head_with_the_body_of_another_frame_is_not_believed():
 def test_the_worked_example_of_the_docstring_is_right():
     head = Head(flags=frame.EPOCH_START | frame.HAS_ENTRIES, clock=2, segment=7, body_length=300)
     packed = frame._pack(head)
-    assert packed[:24].hex() == "48474a31 01 01 0300 8800 00 02 2c010000 0700000000000000".replace(" ", "")
+    assert packed[:24].hex() == "48474a31 02 02 0300 8800 00 02 2c010000 0700000000000000".replace(" ", "")
     assert frame.__doc__ is not None
-    assert "48474a31 01 01 0300 8800 00 02 2c010000 0700000000000000" in frame.__doc__
+    assert "48474a31 02 02 0300 8800 00 02 2c010000 0700000000000000" in frame.__doc__
     assert len(packed) == 136 == frame.HEAD_LENGTH
 
 
-def test_a_frame_of_a_later_version_is_left_alone():
-    data = bytearray(frame.seal(Head(), Body({}, b"", b"x")))
-    data[4] = 2
-    data[132:136] = struct.pack("<I", zlib.crc32(data[:132]))
-    assert frame.parse(bytes(data)) is None
+def changed(sealed, **fields):
+    """A frame as another version would have written it: some fields, or a longer head, under a right checksum."""
+    head = bytearray(sealed[: frame.HEAD_LENGTH - 4])
+    head[4] = fields.get("version", head[4])
+    head[5] = fields.get("codec", head[5])
+    length = fields.get("length", frame.HEAD_LENGTH)
+    head[8:10] = struct.pack("<H", length)
+    head += b"?" * (length - frame.HEAD_LENGTH)
+    head += struct.pack("<I", zlib.crc32(head))
+    return bytes(head) + sealed[frame.HEAD_LENGTH :]
+
+
+SEALED = frame.seal(Head(segment=7, count=3), Body({}, b"", b"x"))
+
+
+@pytest.mark.parametrize("fields", [{"version": 3}, {"codec": 4}, {"version": 200, "codec": 77, "length": 512}])
+def test_a_whole_frame_of_a_later_version_is_left_alone_and_told_from_a_damaged_one(fields):
+    data = changed(SEALED, **fields)
+    assert frame.parse(data) is None
+    head = frame.glance(data)
+    assert (head.segment, head.count, head.version) == (7, 3, fields.get("version", 2))
+    assert f"format version {head.version}" in frame.obstacle(head)
+    assert "versions up to 2" in frame.obstacle(head)
+    touched = bytearray(data)
+    touched[20] ^= 1
+    assert frame.glance(bytes(touched)) is None
+
+
+def test_a_longer_head_of_this_version_is_read_and_the_body_is_found_behind_it():
+    data = changed(SEALED, length=200)
+    head = frame.parse(data)
+    assert (head.length, head.count) == (200, 3)
+    assert frame.unpack(head, data[200 : 200 + head.body_length]).payload == b"x"
+    assert frame.parse(data[:150]) is None
+
+
+@pytest.mark.parametrize("length", [0, 135, 513, 65535])
+def test_a_head_of_an_impossible_length_is_none(length):
+    assert frame.glance(changed(SEALED, length=length).ljust(70000, b"\0")) is None
+
+
+def test_a_frame_of_version_1_is_read():
+    data = changed(SEALED, version=1, codec=1)
+    head = frame.parse(data)
+    assert (head.version, head.codec, frame.obstacle(head)) == (1, 1, None)
+    assert frame.unpack(head, data[head.length : head.length + head.body_length]).payload == b"x"
+
+
+def test_what_is_packed_far_beyond_any_frame_is_no_body():
+    raw = zlib.compress(bytes(compression.MOST + 1), 1)
+    head = Head(body_length=len(raw), body_checksum=zlib.crc32(raw))
+    assert frame.unpack(head, raw) is None
 
 
 def test_the_epoch_is_six_hex_digits_and_the_count_of_starts():

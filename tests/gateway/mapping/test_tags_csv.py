@@ -156,4 +156,4 @@ def test_what_is_as_by_default_stays_empty(fake):
     out = io.StringIO()
     device = Device(name="d", driver="fake", url="tcp://h", tags=(Tag(name="a", address="word:1"),))
     write_tags([device], lambda _: fake, out)
-    assert out.getvalue().splitlines()[1] == "d,a,word:1,,,,,,,,1s,,,,,always,,,,,"
+    assert out.getvalue().splitlines()[1] == "d,a,word:1,,,,,,,,1s,,,,,always,data,,,,,"

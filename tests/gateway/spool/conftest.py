@@ -1,39 +1,20 @@
-"""The simulated disk of the journal's tests, and what a test of the spool needs again and again."""
+"""What a test of the spool needs again and again."""
 
 import asyncio
-import importlib.util
 import random
-import sys
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from functools import cache
-from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from gateway.clock import SystemClock
 from gateway.metrics import Metrics
 from gateway.model import Batch, Definition
 from gateway.spool.limits import Limits
 from gateway.spool.queue import Queue
-
-_PATH = Path(__file__).parents[1] / "journal" / "simulated_disk.py"
-
-
-def _load():
-    name = "headgate_tests_simulated_disk"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, _PATH)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-@pytest.fixture(scope="session")
-def make_disk():
-    """`make_disk(cut_at=…)` makes a simulated disk."""
-    return _load().SimulatedDisk
 
 
 class InlineExecutor(Executor):
@@ -90,12 +71,14 @@ class Bench:
             disk=disk,
             segment_size=self.segment_size,
             writing=self.writing,
+            reading=self.writing,
         )
 
     def abandon(self, spool):
         """What is left of a process that was killed: nothing more is written, and its lock is free."""
         spool._committer._is_closing = True
         spool._committer._silence()
+        spool._timekeeper.stop()
         spool._store.release()
 
     async def drain(self, spool, cursor, *, commit=True):
@@ -108,7 +91,7 @@ class Bench:
                 if commit:
                     spool.commit(cursor, records[-1].seq)
             elif records is None:
-                await spool._fetch(cursor, 100)
+                await spool.fetch(cursor, 100)
             else:
                 return found
 
@@ -141,3 +124,32 @@ def virtual_bench(tmp_path, virtual_clock):
     bench.clock = virtual_clock
     bench.writing = InlineExecutor()
     return bench
+
+
+@pytest.fixture
+def work(virtual_bench, virtual_clock, virtual_loop, make_disk, simulated, proof, machine):
+    """`work(examples=…, steps=…, persist=…)` lets the machine work so many queues."""
+
+    def make_plant(**limits):
+        plant = proof.Plant(virtual_bench, make_disk(), proof.Witness("evicted", "memory"), **limits)
+        plant.torn = lambda: simulated.TornError(5, "input/output error")
+        plant.refused = lambda: OSError(5, "input/output error")
+        return plant
+
+    def run(*, examples, steps, persist="on_age", is_random=False, phases=tuple(Phase)):
+        with asyncio.Runner(loop_factory=virtual_loop) as runner:
+            virtual_clock.now = runner.get_loop().time
+            run_state_machine_as_test(
+                lambda: machine.Machine(make_plant, runner, persist),
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    derandomize=not is_random,
+                    database=None,
+                    phases=phases,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+
+    return run

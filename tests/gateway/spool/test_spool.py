@@ -397,8 +397,7 @@ def test_status_tells_lag_and_sizes(bench):
         (cursor,) = status.cursors
         assert (status.state, status.head, status.durable) == ("ok", 100, 100)
         assert (cursor.name, cursor.holds, cursor.committed, cursor.lag_records) == ("cloud", True, 40, 60)
-        oldest = (bench.clock.wall_ms() - bench.batch(41).time) / 1000
-        assert abs(cursor.lag_s - oldest) < 5
+        assert 0 < cursor.lag_s < 60, "since it was accepted, whatever time it has"
         assert status.used_bytes == bench.segment_size
         assert 2 * bench.segment_size <= status.allocated_bytes + bench.segment_size <= status.max_bytes
         assert status.frames >= 1
@@ -424,12 +423,16 @@ def test_the_metrics_have_names(bench):
                 "spool_bytes_written_total",
                 "spool_commit_seconds_max",
                 "spool_corrupt_frames_total",
+                "spool_damaged_records_total",
                 "spool_degraded",
                 "spool_dropped_records_total",
                 "spool_evicted_records_total",
+                "spool_fill_ratio",
                 "spool_flushes_total",
                 "spool_frames_total",
                 "spool_memory_bytes",
+                "spool_refused_records_total",
+                "spool_thinned_records_total",
                 "spool_used_bytes",
             }
             assert values["spool_frames_total"] == 1

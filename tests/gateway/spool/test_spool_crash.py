@@ -72,7 +72,7 @@ def test_nothing_durable_is_lost_wherever_the_power_fails(virtual_bench, make_di
 
     bench = virtual_bench
     bench.clock, bench.lag, bench.may_lose, bench.max_bytes = SystemClock(), 60, False, 6 * 64 * 1024 + 131072
-    for cut_at in itertools.count(1):
+    for cut_at in itertools.count(1 + seed, 2):
         disk, witness = cut(bench, make_disk, cut_at, seed, rounds=60)
         if not disk.is_off:
             assert cut_at > 120
@@ -87,7 +87,7 @@ def test_what_is_given_up_for_want_of_room_is_reported_wherever_the_power_fails(
 
     bench = virtual_bench
     bench.clock, bench.lag, bench.may_lose, bench.max_bytes = SystemClock(), 500, True, 3 * 64 * 1024 + 131072
-    for cut_at in itertools.count(1, 2):
+    for cut_at in itertools.count(1 + 2 * seed, 4):
         disk, witness = cut(bench, make_disk, cut_at, seed, rounds=60)
         if not disk.is_off:
             assert cut_at > 120

@@ -63,7 +63,7 @@ async def read(folder):
     while True:
         records = spool.take(cursor, 1000)
         if records is None:
-            await spool._fetch(cursor, 1000)
+            await spool.fetch(cursor, 1000)
         elif records:
             assert all(r.gap is None for r in records)
             found += [r.batch.values[0] for r in records]

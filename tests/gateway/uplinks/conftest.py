@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from gateway.metrics import Metrics
 from gateway.model import Batch, Definition
-from gateway.spool.cursor import Cursor
+from gateway.spool.cursor import Cursor, Reading
 from gateway.spool.record import Gap, Record, gap_record
 from gateway.uplinks.forwarder import Forwarder
 from gateway.uplinks.message import Message
@@ -24,50 +25,104 @@ EPOCH = "9f31c2-3"
 
 
 class MemorySpool:
-    """The spool's contract, in memory. `on_disk`: records up to that number can only be `read`, not taken."""
+    """A queue's contract, in memory. `on_disk`: records up to that number can only be fetched, not taken at once.
 
-    def __init__(self) -> None:
+    Islands and what is stepped over are the real cursor's business: so is every reading that is made of it.
+    """
+
+    def __init__(self, record_class: str = "data", clock: Any = None) -> None:
+        self.record_class = record_class
         self.records: list[Record] = []
         self.head = 0
         self.on_disk = 0
         self.commits: list[int] = []
-        self._new = asyncio.Event()
+        self.acknowledged: set[int] = set()
+        self.cursors: list[Cursor] = []
+        self.fetches = 0
+        self._clock = clock
+        self._calls: list[Callable[[], object]] = []
 
     def append(self, batch: Batch) -> int:
         self.head += 1
-        self.records.append(Record(self.head, EPOCH, batch))
-        self._new.set()
+        self._put(Record(self.head, EPOCH, batch))
+        return self.head
+
+    def put(self, kind: str, other: Any, **fields: Any) -> int:
+        """A record of another kind."""
+        self.head += 1
+        self._put(Record(self.head, EPOCH, None, kind, other, **fields))
         return self.head
 
     def lose(self, count: int, cause: str = "evicted") -> None:
         first = self.head + 1
         self.head += count
-        self.records.append(gap_record(Gap(first, self.head, 1000, 2000, count, cause), EPOCH))
-        self._new.set()
+        self._put(gap_record(Gap(first, self.head, 1000, 2000, count, cause), EPOCH))
 
-    def take(self, cursor: Cursor, n: int) -> Sequence[Record] | None:
-        found = [r for r in self.records if r.seq > cursor.position][:n]
+    def _put(self, record: Record) -> None:
+        self.records.append(record)
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def notify(self, call: Callable[[], object]) -> None:
+        self._calls.append(call)
+
+    def take(self, reading: Reading, n: int) -> Sequence[Record] | None:
+        if reading.ahead:
+            found = [reading.ahead.popleft() for _ in range(min(n, len(reading.ahead)))]
+            reading.position = found[-1].seq
+            return found
+        while reading.position >= reading.stop and reading.position < reading.until:
+            reading.step()
+        found = self._next(reading, n)
         if found and found[0].seq <= self.on_disk:
             return None
         if found:
-            cursor.position = found[-1].seq
+            reading.position = found[-1].seq
+        else:
+            reading.position = max(reading.position, min(reading.until, reading.stop, self.head))
         return found
 
-    async def read(self, cursor: Cursor, n: int) -> Sequence[Record]:
-        while not (found := [r for r in self.records if r.seq > cursor.position][:n]):
-            self._new.clear()
-            await self._new.wait()
-        cursor.position = found[-1].seq
-        return found
+    def _next(self, reading: Reading, n: int) -> list[Record]:
+        found = [r for r in self.records if reading.position < r.seq <= reading.stop]
+        if reading.span is not None:
+            found = [r for r in found if r.gap is None and reading.span.holds(r.time)]
+        return found[:n]
 
-    def commit(self, cursor: Cursor, seq: int) -> None:
-        assert seq >= cursor.committed
-        assert seq <= cursor.position
-        cursor.committed = seq
+    async def fetch(self, reading: Reading, n: int) -> None:
+        self.fetches += 1
+        position = reading.position
+        await asyncio.sleep(0.001)
+        if reading.position == position and not reading.ahead:
+            reading.ahead.extend(self._next(reading, n))
+
+    def commit(self, reading: Reading, seq: int) -> None:
+        cursor = reading.cursor
+        assert seq <= max(reading.position, reading.after)
+        if seq <= cursor.committed:
+            return
+        self.acknowledged.update(r.seq for r in self.records if reading.after < r.seq <= seq)
+        cursor.acknowledge(reading.after, seq)
         self.commits.append(seq)
 
+    def timed(self, record: Record) -> Record:
+        """Mended where the regime is plausible: an hour is added."""
+        if record.regime is None or not record.regime.is_plausible or record.batch is None:
+            return record
+        return replace(record, batch=replace(record.batch, time=record.batch.time + 3_600_000), regime=None)
+
     def status(self) -> Any:
-        return SimpleNamespace(head=self.head)
+        return SimpleNamespace(head=self.head, cursors=[self._describe(cursor) for cursor in self.cursors])
+
+    def _describe(self, cursor: Cursor) -> Any:
+        left = [r for r in self.records if r.seq > cursor.committed and not covered(cursor.islands, r.seq)]
+        now = self._clock.wall_ms() if self._clock is not None else 0
+        age = max(0, now - left[0].time) / 1000 if left else 0.0
+        return SimpleNamespace(name=cursor.name, lag_records=len(left), lag_s=age)
+
+
+def covered(islands: Sequence[tuple[int, int]], seq: int) -> bool:
+    return any(first <= seq <= last for first, last in islands)
 
 
 class ScriptedServer:
@@ -164,20 +219,25 @@ class Bench:
 
     def __init__(self, clock: Any, server: ScriptedServer, **options: Any) -> None:
         latest, states = options.pop("latest", None), options.pop("states", {})
+        classes = options.pop("classes", ("data",))
+        dice = options.pop("dice", lambda: 0.0)
         self.server = server
-        self.spool = MemorySpool()
+        self.spools = {name: MemorySpool(name, clock) for name in classes}
+        self.cursors = {name: Cursor("cloud", holds=True, committed=0) for name in classes}
+        for name in classes:
+            self.spools[name].cursors.append(self.cursors[name])
+        self.spool, self.cursor = self.spools["data"], self.cursors["data"]
         self.metrics = Metrics()
-        self.cursor = Cursor("cloud", holds=True, committed=0)
         self.options = Options(**{"name": "cloud", "gateway": "plant7", "servers": ("mqtt://a:1883",)} | options)
         self.forwarder = Forwarder(
             self.options,
-            spool=self.spool,
-            cursor=self.cursor,
+            streams=[(self.spools[name], self.cursors[name]) for name in classes],
             states=states,
             clock=clock,
             metrics=self.metrics,
             latest=latest,
             connect=server.connect,
+            dice=dice,
         )
         self.task: asyncio.Task[None] | None = None
 

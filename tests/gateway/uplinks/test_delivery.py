@@ -67,20 +67,21 @@ def test_nothing_is_committed_before_it_is_acknowledged(run_virtual, bench, scri
     run_virtual(story())
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_acknowledgements_in_any_order_are_committed_in_order(run_virtual, bench, scripted, group, seed):
+@pytest.mark.parametrize("order", ["in_order", "live_first"])
+@pytest.mark.parametrize("seed", range(3))
+def test_acknowledgements_in_any_order_are_committed_in_order(run_virtual, bench, scripted, group, seed, order):
     async def story():
         server = scripted()
         dice = random.Random(seed)
         acknowledged = set()
         server.late = lambda message: dice.choice([0.01, 0.05, 1.0])
-        async with bench(server) as b:
+        async with bench(server, order=order) as b:
             await b.until(lambda: b.forwarder.status().connected)
             commit = b.spool.commit
 
-            def checked(cursor, seq):
-                assert set(range(cursor.committed + 1, seq + 1)) <= acknowledged
-                commit(cursor, seq)
+            def checked(reading, seq):
+                assert set(range(max(reading.after, reading.cursor.committed) + 1, seq + 1)) <= acknowledged
+                commit(reading, seq)
 
             b.spool.commit = checked
             answered = b.server.connections[-1]._answer
@@ -121,7 +122,7 @@ def test_acknowledgements_in_any_order_are_committed_in_order(run_virtual, bench
 def test_no_more_is_in_flight_than_anybody_allows(run_virtual, bench, scripted, group, terms, options, most):
     async def story():
         states = {f"d{i}": DeviceState(f"d{i}", online=True, cause="", since=0) for i in range(10)}
-        async with bench(scripted(**terms), states=states, **options) as b:
+        async with bench(scripted(**terms), states=states, order="in_order", **options) as b:
             fill(b, group, 200)
             await b.until(lambda: b.cursor.committed == 200)
             assert b.server.most_flying == most
@@ -226,9 +227,10 @@ def test_a_backlog_is_marked_and_not_retained_and_what_comes_live_is(run_virtual
     run_virtual(story())
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("order", ["in_order", "live_first"])
+@pytest.mark.parametrize("seed", range(6))
 def test_whatever_happens_every_record_arrives_and_the_commit_never_runs_ahead(
-    run_virtual, bench, scripted, group, seed
+    run_virtual, bench, scripted, group, seed, order
 ):
     async def story():
         dice = random.Random(seed)
@@ -250,12 +252,12 @@ def test_whatever_happens_every_record_arrives_and_the_commit_never_runs_ahead(
 
         server.answer = answer
         server.late = lambda _: dice.choice([0.0, 0.01, 0.3])
-        async with bench(server, ack_timeout_s=5.0) as b:
+        async with bench(server, ack_timeout_s=5.0, order=order) as b:
             commit = b.spool.commit
 
-            def checked(cursor, seq):
-                assert set(range(1, seq + 1)) <= arrived
-                commit(cursor, seq)
+            def checked(reading, seq):
+                assert set(range(reading.after + 1, seq + 1)) <= arrived
+                commit(reading, seq)
 
             b.spool.commit = checked
             for start in range(0, 200, 20):

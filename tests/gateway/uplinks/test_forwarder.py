@@ -143,10 +143,10 @@ def test_a_bug_ends_run_and_is_not_swallowed(run_virtual, bench, scripted, group
     async def story():
         b = bench(scripted())
 
-        def broken(cursor, seq):
+        def broken(reading, n):
             raise ZeroDivisionError
 
-        b.spool.read = broken
+        b.spool.take = broken
         with pytest.raises(ZeroDivisionError):
             await b.forwarder.run()
         assert b.server.connections[0].end == "hung up"

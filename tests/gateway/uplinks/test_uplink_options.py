@@ -48,6 +48,7 @@ def test_what_is_left_out_has_a_default_that_fits_the_payload():
     assert (options.client_id, options.topic, options.retain) == ("plant7-cloud", "{prefix}/{device}", False)
     options = Options(name="cloud", gateway="plant7", servers=ONE, payload="value")
     assert (options.topic, options.retain) == ("{prefix}/{device}/{tag}", True)
+    assert (options.order, options.replay_rate, options.replay_delay_s) == ("live_first", None, 30.0)
 
 
 class Hidden:
@@ -70,6 +71,10 @@ class Hidden:
         ({"max_packet": 100}, "max_packet"),
         ({"payload": "value", "topic": "{prefix}/{device}"}, "{tag}"),
         ({"prefix": "x/{device}"}, "prefix"),
+        ({"replay_rate": 0.5}, "replay_rate"),
+        ({"replay_rate": 2e7}, "replay_rate"),
+        ({"replay_delay_s": -1.0}, "replay_delay"),
+        ({"replay_delay_s": 3601.0}, "replay_delay"),
     ],
 )
 def test_options_that_cannot_work_are_refused_with_the_cure(wrong, cure):

@@ -441,8 +441,7 @@ def test_a_server_that_knows_only_3_1_1_is_reached_all_the_same(loop_factory, me
                 spool.append(Batch(define("a uint16"), 1795330000123, [i]))
             forwarder = Forwarder(
                 Options(name="cloud", gateway="plant7", servers=(f"mqtt://127.0.0.1:{peer.port}",)),
-                spool=spool,
-                cursor=cursor,
+                streams=[(spool, cursor)],
                 states={},
                 clock=SystemClock(),
                 metrics=Metrics(),

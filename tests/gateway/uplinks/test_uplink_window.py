@@ -1,10 +1,14 @@
-"""The window of publishes in flight: what may be sent, and what may be committed."""
+"""The window of publishes in flight: what may be sent."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.uplinks.window import Window
+
+
+class Traveller:
+    def __init__(self, *, yields=False):
+        self.unacked = self.size = 0
+        self.yields = yields
 
 
 @pytest.fixture
@@ -12,55 +16,19 @@ def window():
     return Window(limit=3, limit_bytes=100)
 
 
-def whole(window, seq, *tokens, size=1):
-    entry = window.open(seq, f"record {seq}", replay=False)
+def send(window, *tokens, size=1, yields=False):
+    traveller = Traveller(yields=yields)
     for token in tokens:
-        window.sent(token, entry, "t", size)
-    entry.whole = True
-    return entry
-
-
-def test_records_are_committed_in_order_however_they_are_acknowledged(window):
-    for seq in (1, 2, 3):
-        whole(window, seq, seq + 10)
-    window.acknowledged(13)
-    assert window.advance() is None
-    window.acknowledged(11)
-    assert window.advance() == (1, 1)
-    window.acknowledged(12)
-    assert window.advance() == (3, 2)
-    assert window.advance() is None
-
-
-def test_a_record_in_parts_is_done_when_the_last_part_is(window):
-    entry = window.open(1, "record", replay=False)
-    window.sent(1, entry, "t", 1)
-    window.acknowledged(1)
-    assert window.advance() is None  # not whole: another part may follow
-    window.sent(2, entry, "t", 1)
-    entry.whole = True
-    assert window.advance() is None
-    window.acknowledged(2)
-    assert window.advance() == (1, 1)
-
-
-def test_a_refused_record_is_settled_but_not_done(window):
-    entry = whole(window, 1, 1)
-    entry.code = 0x87
-    window.acknowledged(1)
-    assert entry.is_settled
-    assert window.advance() is None
-    entry.again()
-    assert not entry.is_settled
-    assert entry.replay
+        window.sent(token, traveller, "t", size)
+    return traveller
 
 
 def test_room_ends_with_the_number_and_with_the_bytes_in_flight(window):
-    whole(window, 1, 1, 2, 3)
+    send(window, 1, 2, 3)
     assert not window.has_room
     window.acknowledged(2)
     assert window.has_room
-    whole(window, 2, 4, size=99)
+    send(window, 4, size=99)
     window.acknowledged(1)
     assert not window.has_room
     window.acknowledged(4)
@@ -68,10 +36,42 @@ def test_room_ends_with_the_number_and_with_the_bytes_in_flight(window):
 
 
 def test_one_publish_larger_than_the_bound_goes_alone(window):
-    whole(window, 1, 1, size=5000)
+    send(window, 1, size=5000)
     assert not window.has_room
     window.acknowledged(1)
     assert window.has_room
+
+
+def test_what_yields_gets_half_of_the_number_and_half_of_the_bytes():
+    window = Window(limit=10, limit_bytes=100)
+    send(window, 1, 2, 3, 4, yields=True)
+    assert window.has_room_to_yield
+    send(window, 5, yields=True)
+    assert not window.has_room_to_yield
+    assert window.has_room
+    window.acknowledged(3)
+    assert window.has_room_to_yield
+    send(window, 6, size=60, yields=True)
+    window.acknowledged(1)
+    assert not window.has_room_to_yield, "of the bytes"
+    assert window.has_room
+    send(window, 7, 8, 9, 10)
+    window.acknowledged(6)
+    assert window.has_room_to_yield, "what does not yield takes nothing from that half"
+
+
+def test_of_a_window_of_one_what_yields_may_have_all():
+    window = Window(limit=1, limit_bytes=100)
+    assert window.has_room_to_yield
+    send(window, 1, yields=True)
+    assert not window.has_room_to_yield
+
+
+def test_a_traveller_knows_what_of_it_is_under_way(window):
+    one = send(window, 1, 2, size=7)
+    assert (one.unacked, one.size) == (2, 7)
+    assert window.acknowledged(1) == (one, "t")
+    assert one.unacked == 1
 
 
 def test_a_token_that_is_not_known_is_nobody_s(window):
@@ -81,67 +81,24 @@ def test_a_token_that_is_not_known_is_nobody_s(window):
 def test_what_is_not_a_record_takes_room_and_nothing_else(window):
     window.sent(1, None, "status", 1)
     assert window.in_flight == 1
+    assert list(window.travellers()) == []
     assert window.acknowledged(1) == (None, "status")
-    assert window.advance() is None
-
-
-def test_records_pile_up_behind_a_missing_acknowledgement_only_to_a_bound(window):
-    for seq in range(1, 13):
-        assert window.has_span
-        whole(window, seq, seq)
-        if seq > 1:
-            window.acknowledged(seq)
-    assert not window.has_span
 
 
 def test_the_oldest_is_the_same_object_until_it_is_acknowledged(window):
     assert window.oldest is None
-    whole(window, 1, 1)
+    send(window, 1)
     oldest = window.oldest
-    whole(window, 2, 2)
+    send(window, 2)
     assert window.oldest is oldest
     window.acknowledged(1)
-    whole(window, 3, 1)  # a token used again
+    send(window, 1)  # a token used again
     assert window.oldest is not oldest
 
 
-def test_suspects_are_the_first_record_under_way_and_the_last_number(window):
-    assert window.suspects is None
-    first = whole(window, 5, 1)
-    whole(window, 6, 2)
-    whole(window, 7, 3)
-    window.acknowledged(3)
-    assert window.suspects == (first, 6)
+def test_travellers_come_in_the_order_of_sending(window):
+    first, second = send(window, 1, 3), send(window, 2)
+    assert list(window.travellers()) == [first, first, second]
     window.acknowledged(1)
-    assert window.suspects is None  # the head is done, whoever hung up did not mean it
-
-
-@given(st.data())
-def test_a_commit_never_passes_a_record_that_is_not_acknowledged(data):
-    window = Window(limit=8, limit_bytes=1 << 20)
-    unacknowledged = {}
-    flying = []
-    seq = token = committed = 0
-    for _ in range(data.draw(st.integers(0, 60))):
-        if data.draw(st.booleans()) and window.has_room and window.has_span:
-            seq += data.draw(st.integers(1, 3))
-            parts = data.draw(st.integers(0, 3))
-            entry = window.open(seq, None, replay=False)
-            unacknowledged[seq] = parts
-            for _ in range(parts):
-                token += 1
-                window.sent(token, entry, "t", 1)
-                flying.append((token, entry))
-            entry.whole = True
-        elif flying:
-            acked, entry = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
-            window.acknowledged(acked)
-            if data.draw(st.integers(0, 9)):
-                unacknowledged[entry.seq] -= 1
-            else:
-                entry.code = 0x87  # refused: never done in this story
-        advanced = window.advance()
-        if advanced is not None:
-            assert advanced[0] > committed
-            committed = advanced[0]
-        assert not [s for s, parts in unacknowledged.items() if s <= committed and parts]
+    window.acknowledged(3)
+    assert list(window.travellers()) == [second]

@@ -22,17 +22,17 @@ TS = 1795330000123
 class Gateway:
     """A spool on a folder and a forwarder to a scripted server."""
 
-    def __init__(self, folder, server, **limits):
+    def __init__(self, folder, server, *, order="in_order", replay_delay_s=0.0, **limits):
         self.folder, self.server, self.limits = folder, server, limits
+        self.options = {"order": order, "replay_delay_s": replay_delay_s}
 
     async def __aenter__(self):
         clock, metrics = SystemClock(), Metrics()
         self.spool = await Queue.open(self.folder, Limits(**self.limits), clock=clock, metrics=metrics)
         self.cursor = self.spool.cursor("cloud")
         self.forwarder = Forwarder(
-            Options(name="cloud", gateway="plant7", servers=("mqtt://a",)),
-            spool=self.spool,
-            cursor=self.cursor,
+            Options(name="cloud", gateway="plant7", servers=("mqtt://a",), **self.options),
+            streams=[(self.spool, self.cursor)],
             states={},
             clock=clock,
             metrics=metrics,
