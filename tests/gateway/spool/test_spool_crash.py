@@ -65,7 +65,7 @@ def cut(bench, make_disk, cut_at, seed, rounds):
     return disk, witness
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.timeout(300)
 def test_nothing_durable_is_lost_wherever_the_power_fails(virtual_bench, make_disk, seed):
     from gateway.clock import SystemClock
@@ -80,7 +80,7 @@ def test_nothing_durable_is_lost_wherever_the_power_fails(virtual_bench, make_di
         asyncio.run(verify(bench, disk.crash(seed + cut_at), witness))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.timeout(300)
 def test_what_is_given_up_for_want_of_room_is_reported_wherever_the_power_fails(virtual_bench, make_disk, seed):
     from gateway.clock import SystemClock

@@ -332,11 +332,15 @@ def test_values_that_cannot_be_thinned_are_given_up_as_ever(virtual_bench, run_v
     run_virtual(main())
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("seed", "step"), [(0, 23), *(pytest.param(seed, 7, marks=pytest.mark.long) for seed in range(7))]
+)
 @pytest.mark.timeout(300)
-def test_wherever_the_power_fails_nothing_is_missing_that_is_not_told_of(virtual_bench, run_virtual, make_disk, seed):
+def test_wherever_the_power_fails_nothing_is_missing_that_is_not_told_of(
+    virtual_bench, run_virtual, make_disk, seed, step
+):
     bench = virtual_bench
-    cuts = iter(range(250 + seed, 100_000, 7))
+    cuts = iter(range(250 + seed, 100_000, step))
     found = {"thinned": 0}
 
     async def run(disk):
