@@ -278,7 +278,7 @@ class Cursors:
     anyone holds what is new; if not, nothing is stored.
     """
 
-    __slots__ = ("_counted", "_retired", "acked", "by_name", "floor", "is_held", "low")
+    __slots__ = ("_counted", "_retired", "_unwritten", "acked", "by_name", "floor", "is_held", "low")
 
     def __init__(self, marks: Sequence[Mark], head: int) -> None:
         self.by_name: dict[str, Cursor] = {}
@@ -293,14 +293,22 @@ class Cursors:
     def changed(self, head: int, written: int) -> None:
         """Take notice that a cursor came, went, or holds no more."""
         # An uplink taken out of the file holds on, until it is known to be out of it; but nobody reads for it.
-        holders = [c for c in self.by_name.values() if c.holds and not c.is_claimed]
-        self._retired = tuple(c for c in holders if c.holds_until is not None)
-        self._counted = tuple(c for c in self.by_name.values() if c.is_claimed or (c.holds and c.holds_until is None))
+        gone = [c for c in self.by_name.values() if c.holds and not c.is_claimed and c.holds_until is not None]
+        # What it holds may be in memory only: until that is written it counts as if it were there.
+        self._unwritten = max((c.holds_until or 0 for c in gone), default=0)
+        if self._unwritten <= written:
+            self._unwritten = 0
+        self._retired = () if self._unwritten else tuple(gone)
+        counted = (c for c in self.by_name.values() if c.is_claimed or c.holds)
+        self._counted = tuple(c for c in counted if c not in self._retired)
         self.is_held = any(c.holds for c in self._counted)
         self.settle(head, written)
 
     def settle(self, head: int, written: int) -> None:
         """Take notice that a cursor moved, or more is on the disk: up to `written`."""
+        if 0 < self._unwritten <= written:
+            self.changed(head, written)
+            return
         acked, low = head if self.is_held else NEVER, head
         floor = acked
         for cursor in self._counted:
@@ -310,7 +318,7 @@ class Cursors:
             if cursor.holds:
                 if committed < floor:  # noqa: PLR1730 - likewise
                     floor = committed
-                if cursor.islands and committed < written:
+                if (cursor.islands or cursor.losses) and committed < written:
                     committed = cursor.beyond(written)
                 if committed < acked:  # noqa: PLR1730 - likewise
                     acked = committed

@@ -242,9 +242,12 @@ class Queue:
 
     def retire(self) -> None:
         """All uplinks have claimed their cursors: let the others hold what they have, and nothing new."""
+        last = self._window.head
+        if last < self._store.writer.epoch_first:  # numbers that were only reserved are not held
+            last = self._store.recovered.last_seq
         for cursor in self._cursors.by_name.values():
             if cursor.holds and not cursor.is_claimed and cursor.holds_until is None:
-                cursor.holds_until = self._window.head
+                cursor.holds_until = last
         self._cursors_changed()
         self._committer.touch()
 

@@ -62,6 +62,20 @@ class Machine(RuleBasedStateMachine):
         if name in self.plant.cursors:
             self.plant.rewind(name)
 
+    @rule(name=st.sampled_from(NAMES))
+    def part_into_lanes(self, name):
+        if name in self.plant.cursors:
+            self.plant.part(name)
+
+    @rule(name=st.sampled_from(NAMES), behind=st.sampled_from([0, 0, 2]))
+    def read_and_acknowledge_on_the_lane(self, name, behind):
+        if name in self.plant.lanes:
+            self.do(self.plant.read_and_ack_ahead(name, behind=behind))
+
+    @rule()
+    def retire(self):
+        self.plant.retire()
+
     @rule(seconds=st.sampled_from([0.3, 0.9, 1.1, 11.0, 61.0]))
     def wait(self, seconds):
         self.do(self.plant.sleep(seconds))

@@ -9,7 +9,7 @@ import asyncio
 import math
 import random
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from gateway.model import GOOD, Batch, Definition, Quality, bad, uncertain
@@ -34,7 +34,7 @@ def content(record):
 class Entry:
     """A record that was appended.
 
-    `is_stored`: it was called durable before all who hold had acknowledged it. `is_excused`: it was not durable when
+    `is_stored`: it was called durable while somebody who holds had not acknowledged it. `is_excused`: it was not durable when
     its run was killed.
     """
 
@@ -48,9 +48,11 @@ class Entry:
 
 @dataclass
 class View:
-    """A cursor as the outside sees it: `acked` by it, `position` handed out last.
+    """A cursor, or its live lane, as the outside sees it: `acked` by it, `position` handed out last.
 
-    It is owed what is above `born`, and was appended after the first `since` records of all.
+    It is owed what is above `born`, and was appended after the first `since` records of all, but for what is `free`:
+    ranges that it has acknowledged on a lane of its own, or did not hold while its uplink was out of the file. Reading
+    ends at `until`.
     """
 
     holds: bool
@@ -58,6 +60,14 @@ class View:
     since: int
     acked: int = 0
     position: int = -1
+    until: float = math.inf
+    free: list = field(default_factory=list)
+    is_away: bool = False
+    was_away: bool = False
+
+    def is_owed(self, seq):
+        """Whether a record that was appended is its own, and not acknowledged."""
+        return seq > max(self.born, self.acked) and not any(first <= seq <= last for first, last in self.free)
 
 
 class Witness:
@@ -72,6 +82,7 @@ class Witness:
         self.entries = {}
         self.seqs = []
         self.views = {}
+        self.lanes = {}
         self.epochs = []
         self.run_from = 0
         self.gaps = 0
@@ -84,8 +95,9 @@ class Witness:
             raise BrokenWordError(f"epoch {epoch} is used a second time")
         self.epochs.append(epoch)
         self.run_from = len(self.seqs)
+        self.lanes = {}
         for name, view in list(self.views.items()):
-            view.position = -1
+            view.position, view.until = -1, math.inf
             if name not in known:  # one that was made and not stored, for want of records
                 self._lost(name, view, math.inf, "belongs to a cursor that is forgotten")
                 del self.views[name]
@@ -115,13 +127,13 @@ class Witness:
 
     def durable(self, seq):
         """The queue called everything of this run up to that number durable."""
-        held = min((view.acked for view in self.views.values() if view.holds), default=math.inf)
+        holders = [view for view in self.views.values() if view.holds]
         for known in reversed(self.seqs[self.run_from :]):
             entry = self.entries[known]
             if known <= seq and entry.is_durable:
                 break
             if known <= seq:
-                entry.is_durable, entry.is_stored = True, known > held
+                entry.is_durable, entry.is_stored = True, any(view.is_owed(known) for view in holders)
 
     def killed(self):
         """The run has ended at once: what was not durable may be lost without a word."""
@@ -132,31 +144,58 @@ class Witness:
         """A cursor was asked for, and stood there."""
         view = self.views.get(name)
         if view is None:
-            self.views[name] = View(holds, head, len(self.seqs), acked=head)
+            # One that was forgotten is back where the power failed before that was stored; it is owed nothing.
+            self.views[name] = View(holds, head, len(self.seqs), acked=position, was_away=position < head)
             return
         if view.holds and position > max(view.acked, view.born):
             self._lost(name, view, position + 1, f"is skipped: the cursor stands at {position}")
         view.holds = holds
+        if view.is_away:
+            view.is_away, view.free[-1] = False, (view.free[-1][0], head)
 
     def rewound(self, name):
         """A cursor went back to what it has acknowledged."""
         view = self.views[name]
-        view.position = view.acked
+        view.position, view.until = view.acked, math.inf
+        self.lanes.pop(name, None)
+
+    def parted(self, name, head):
+        """From here on a cursor reads what is up to `head`, and a lane of its own what comes."""
+        self.rewound(name)
+        view = self.views[name]
+        view.until = head
+        self.lanes[name] = View(view.holds, head, len(self.seqs), head, head)
+
+    def retired(self, names, head):
+        """The uplinks of these names, and no others, are in the file."""
+        for name, view in self.views.items():
+            if name not in names and view.holds and not view.is_away:
+                view.is_away = view.was_away = True
+                view.free.append((head + 1, math.inf))
 
     def acked(self, name, seq):
         """That uplink has acknowledged everything up to the number."""
         view = self.views[name]
         view.acked = max(view.acked, seq)
 
+    def acked_ahead(self, name, seq):
+        """That uplink has acknowledged what it got on the lane, up to the number."""
+        view, lane = self.views[name], self.lanes[name]
+        lane.acked = max(lane.acked, seq)
+        view.free.append((lane.born + 1, seq))
+        if lane.born <= view.acked:
+            view.acked = max(view.acked, seq)
+
     def forgotten(self, name):
         """A cursor was given up."""
         self.views.pop(name, None)
+        self.lanes.pop(name, None)
 
     # --- what it hands out ------------------------------------------------------------------------------------------
 
-    def handed(self, name, records):
+    def handed(self, name, records, *, is_lane=False):
         """Check what a cursor was given."""
-        view = self.views[name]
+        view = self.lanes[name] if is_lane else self.views[name]
         for record in records:
             first = record.seq if record.gap is None else record.gap.first_seq
             if first <= view.position:
@@ -168,9 +207,10 @@ class Witness:
                 self._check_gap(name, view, record)
             view.position = record.seq
 
-    def at_the_end(self, name):
+    def at_the_end(self, name, *, is_lane=False):
         """That cursor was told that there is no more: it must have got everything."""
-        self._lost(name, self.views[name], math.inf, "never came")
+        view = self.lanes[name] if is_lane else self.views[name]
+        self._lost(name, view, view.until + 1, "never came")
 
     def _lost(self, name, view, below, what):
         """Whether anything that is owed stands between what was handed out last and `below`."""
@@ -180,7 +220,7 @@ class Witness:
             if seq >= below:
                 return
             entry = self.entries[seq]
-            is_owed = view.holds or i >= self.run_from
+            is_owed = view.is_owed(seq) and (view.holds or i >= self.run_from)
             if is_owed and not entry.is_excused and not self.is_damaged:
                 raise BrokenWordError(f"record {seq}, durable: {entry.is_durable}, {what}, for {name} {view}")
 
@@ -198,16 +238,18 @@ class Witness:
             raise BrokenWordError(f"{name} got a gap that cannot be: {record}")
         start, stop = (bisect_right(self.seqs, seq) for seq in (gap.first_seq - 1, gap.last_seq))
         inside = [self.entries[seq] for seq in self.seqs[start:stop]]
-        allowed = self.causes | (set() if view.holds else {"overtaken"})
-        owed = [seq for seq in self.seqs[start:stop] if seq > view.acked and not self.entries[seq].is_excused]
+        allowed = self.causes | ({"overtaken"} if view.was_away or not view.holds else set())
+        owed = [seq for seq in self.seqs[start:stop] if view.is_owed(seq) and not self.entries[seq].is_excused]
         if inside and not owed:
             allowed.add("damaged")  # a frame torn by a power cut looks like one damaged later
         if gap.cause not in allowed:
             raise BrokenWordError(f"{name} is told {gap}, and there was no cause for it")
         if not inside and gap.cause not in ("damaged", "overtaken"):
             raise BrokenWordError(f"{name} is told {gap}, where there never was a record")
-        if gap.cause in ("evicted", "memory") and gap.count > len(inside):
-            raise BrokenWordError(f"{name} is told {gap}, and there were {len(inside)}")
+        # What was given up while the cursor was at it, it has had the first of; how many of them, nobody knows any more.
+        most = stop - bisect_right(self.seqs, min(gap.first_seq - 1, view.acked))
+        if gap.cause in ("evicted", "memory") and gap.count > most and not view.was_away:
+            raise BrokenWordError(f"{name} is told {gap}, and there were {most}")
         times = [entry.time for entry in inside]
         if (
             times
@@ -272,6 +314,7 @@ class Plant:
         self.witness = witness
         self.limits = limits
         self.cursors = {}
+        self.lanes = {}
         self.queue = None
         self.n = 0
 
@@ -283,7 +326,7 @@ class Plant:
             file.is_suspect = False  # the kernel's marks, and ours, end with the process
         self.disk.handles.clear()
         self.queue = await self.bench.open(self.disk, **self.limits)
-        self.cursors = {}
+        self.cursors, self.lanes = {}, {}
         self.witness.started(self.queue.epoch, {cursor.name for cursor in self.queue.status().cursors})
         for name, holds in cursors.items():
             self.cursor(name, holds=holds)
@@ -349,18 +392,30 @@ class Plant:
         cursor = self.cursors[name] = self.queue.cursor(name, holds=holds)
         self.witness.cursor(name, cursor.position, holds=holds, head=self.queue.status().head)
 
-    async def read(self, name, n=None):
+    def part(self, name):
+        """Read what comes from now on by a lane of its own, beside what was there."""
+        head, cursor = self.queue.status().head, self.cursors[name]
+        cursor.rewind(head)
+        self.lanes[name] = cursor.branch(head)
+        self.witness.parted(name, head)
+
+    def retire(self):
+        """All cursors that there are to be have been asked for."""
+        self.queue.retire()
+        self.witness.retired(set(self.cursors), self.queue.status().head)
+
+    async def read(self, name, n=None, *, is_lane=False):
         """Read the next `n` records, or all there are; nothing is acknowledged."""
-        cursor, found = self.cursors[name], []
+        cursor, found = (self.lanes if is_lane else self.cursors)[name], []
         while n is None or len(found) < n:
             records = self.queue.take(cursor, 7 if n is None else n - len(found))
             if records is None:
                 await self.queue.fetch(cursor, 7)
                 continue
-            self.witness.handed(name, records)
+            self.witness.handed(name, records, is_lane=is_lane)
             found += records
             if not records:
-                self.witness.at_the_end(name)
+                self.witness.at_the_end(name, is_lane=is_lane)
                 break
         return found
 
@@ -375,11 +430,21 @@ class Plant:
         if len(found) > behind:
             self.ack(name, found[len(found) - behind - 1].seq)
 
+    async def read_and_ack_ahead(self, name, *, behind=0):
+        """Likewise, on the lane."""
+        found = await self.read(name, is_lane=True)
+        if len(found) > behind:
+            seq = found[len(found) - behind - 1].seq
+            self.witness.acked_ahead(name, seq)
+            self.queue.commit(self.lanes[name], seq)
+
     def rewind(self, name):
+        self.lanes.pop(name, None)
         self.cursors[name].rewind()
         self.witness.rewound(name)
 
     def forget(self, name):
         self.queue.forget(name)
         self.cursors.pop(name, None)
+        self.lanes.pop(name, None)
         self.witness.forgotten(name)
