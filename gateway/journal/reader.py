@@ -109,6 +109,22 @@ class Reader:
             self._disk.close(file)
         return None if segment.is_gone else False
 
+    def before(self, seq: int) -> Head | None:
+        """The last frame whose records end at `seq` or before it, whether its body is whole or not, if it is there."""
+        for segment in reversed(self._segments()):
+            if segment.first is None or segment.first.last_seq > seq:
+                continue
+            try:
+                file = self._disk.open(segment.name)
+            except OSError:
+                return None
+            try:
+                heads = [head for head in self._scanner.heads(file, segment) if head.last_seq <= seq]
+            finally:
+                self._disk.close(file)
+            return None if segment.is_gone else max(heads, key=lambda head: head.ordinal + head.count, default=None)
+        return None
+
     def entry(self, key: bytes, near: int) -> bytes | None:
         """A dictionary entry by its key: from segment `near`, else, should its place there be damaged, from any."""
         for segment in sorted(self._segments(), key=lambda s: abs(s.id - near)):

@@ -1,8 +1,9 @@
 """The backlog: records that have left memory, read back from the disk for one cursor. Runs in the reading thread.
 
 A frame says from which number on it accounts for everything. A hole below that is a loss, and becomes a gap record; a
-hole inside was acknowledged by all who held. Between the last frame of one epoch and the first of the next nothing is
-claimed: those numbers were never used, or acknowledged, or within the loss window of a power cut.
+hole inside was acknowledged by all who held. Between the last frame of one epoch and the first of the next those
+numbers were never used, or acknowledged, or within the loss window of a power cut. Only where the later frame counts
+more records as written before it than the frames before it hold, they have been there, and are lost.
 """
 
 from __future__ import annotations
@@ -55,6 +56,17 @@ class Fetched:
     position: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Vanished:
+    """How many records are proved to be missing, 0 where nothing is, and the epoch of the last one before them."""
+
+    count: int
+    epoch: str
+
+
+_NOTHING_KNOWN = _Vanished(0, "")
+
+
 class Backlog:
     """Fetches records from the journal. `reader` is used by one thread at a time."""
 
@@ -70,11 +82,13 @@ class Backlog:
             if len(fetched.records) >= request.n or size > _MOST_BYTES or fetched.position >= request.until:
                 break
             found = self._reader.after(fetched.position, fetched.place)
+            vanished = self._vanished(found, fetched.position)
             loss = _loss(found, fetched.position, request.losses)
             if loss is not None:
+                _deliver_before(fetched, _between_starts(found, fetched.position, vanished), loss, request)
                 _deliver(fetched, loss, request)
                 continue
-            hole = _hole(found, fetched.position)
+            hole = _hole(found, fetched.position, vanished)
             if hole is not None:
                 _deliver(fetched, hole, request)
             if found.head is None or found.body is None or found.place is None:
@@ -86,6 +100,17 @@ class Backlog:
                 fetched.place = found.place
             fetched.position = max(fetched.position, min(found.head.last_seq, request.until))
         return fetched
+
+    def _vanished(self, found: Found, position: int) -> _Vanished:
+        """What is missing between the position and the frame found, by what the frames around it have counted."""
+        head = found.head
+        last = None
+        if head is not None and head.covers_from > position + 1:
+            last = self._reader.before(position)
+        if head is None or last is None or last.level:  # of what was thinned nobody can tell: that is less on purpose
+            return _NOTHING_KNOWN
+        count = head.ordinal - last.ordinal - last.count - (position - last.last_seq)
+        return _Vanished(max(0, count), last.epoch)
 
     def _unpack(self, fetched: Fetched, head: Head, found: Found, request: Request) -> None:
         for record in self._decoded(head, found):
@@ -145,6 +170,15 @@ def _deliver(fetched: Fetched, record: Record, request: Request) -> None:
     fetched.position = record.seq
 
 
+def _deliver_before(fetched: Fetched, gone: Record | None, loss: Record, request: Request) -> None:
+    """Append of what is gone the part that comes before a loss of which the cursor knows."""
+    if gone is None or gone.gap is None or loss.gap is None:
+        return
+    part = gap_between(gone.gap, fetched.position, loss.gap.first_seq - 1)
+    if part is not None:
+        _deliver(fetched, gap_record(part, gone.epoch, gone.regime), request)
+
+
 def _overtake(fetched: Fetched, record: Record, head: Head, request: Request) -> None:
     """What the others had acknowledged was not kept for a cursor that holds nothing: tell of what is missing.
 
@@ -180,20 +214,39 @@ def _loss(found: Found, position: int, losses: Losses) -> Record | None:
     return gap_record(loss.gap.after(position), loss.epoch)
 
 
-def _hole(found: Found, position: int) -> Record | None:
+def _hole(found: Found, position: int, vanished: _Vanished) -> Record | None:
     """What is missing between the position and the frame found, or behind the position when there is none."""
     head, damaged = found.head, found.damaged
     if head is not None and head.covers_from <= position + 1:
         return None  # what was damaged on the way has been written twice
+    gone = _between_starts(found, position, vanished)
+    if gone is not None:
+        return gone
     if damaged is not None and damaged.last_seq > position:
         is_whole_story = damaged.covers_from <= position + 1 or damaged.flags & EPOCH_START
         if head is None or head.flags & EPOCH_START or (is_whole_story and damaged.last_seq == head.covers_from - 1):
             return _lost(damaged, max(damaged.first_seq, position + 1))
     if head is None or head.flags & EPOCH_START:
         return None
+    return _gap_before(head, position, vanished.count, head.epoch)
+
+
+def _between_starts(found: Found, position: int, vanished: _Vanished) -> Record | None:
+    """What is missing before the first frame of an epoch, where that is proved, and more than damaged heads tell of."""
+    head, damaged = found.head, found.damaged
+    if head is None or not head.flags & EPOCH_START or not vanished.count:
+        return None
+    if damaged is not None and damaged.last_seq > position and damaged.count >= vanished.count:
+        return None
+    return _gap_before(head, position, vanished.count, vanished.epoch)
+
+
+def _gap_before(head: Head, position: int, count: int, epoch: str) -> Record:
+    """The gap between the position and a frame; `count` is 0 where nobody knows it."""
     first, last = position + 1, head.covers_from - 1
-    gap = Gap(first, last, 0, head.min_time, last - first + 1, "damaged")
-    return gap_record(gap, head.epoch, regime_of_head(head))
+    numbers = last - first + 1
+    gap = Gap(first, last, 0, head.min_time, min(numbers, count) or numbers, "damaged")
+    return gap_record(gap, epoch, regime_of_head(head))
 
 
 def _lost(head: Head, first: int) -> Record:

@@ -226,3 +226,92 @@ def test_a_closed_spool_with_everything_acknowledged_reports_nothing_after_any_d
         assert found == []
 
     asyncio.run(main())
+
+
+async def two_starts(bench, disk):
+    """Eight frames of one start, killed, then four of the next; the epochs and where the second begins."""
+    first = await filled(bench, disk, records=32)
+    async with bench.opened(disk, commit_interval_s=60.0) as second:
+        cursor = second.cursor("cloud")
+        begin = second.head + 1
+        for n in range(33, 49):
+            second.append(bench.batch(n, size=1500))
+            if n % 4 == 0:
+                await second.durable()
+        assert cursor.committed == 0
+        heads = list(walk(second))
+    return first.epoch, begin, heads
+
+
+def wipe(disk, *heads):
+    for head in heads:
+        cache = disk.names_now[name_of(head.segment)].cache
+        cache[head.offset : head.offset + head.extent] = bytes(head.extent)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("committed", [0, 24, 30])
+def test_a_zeroed_frame_at_the_border_of_two_starts_is_proved_by_the_count_of_the_next(
+    bench, make_disk, frames, committed
+):
+    async def main():
+        disk = make_disk()
+        epoch, begin, heads = await two_starts(bench, disk)
+        wipe(disk, *heads[8 - frames : 8])
+        gone = 32 - max(committed, 32 - 4 * frames)
+        async with bench.opened(disk.copy()) as spool:
+            cursor = spool.cursor("cloud")
+            spool.commit(cursor, committed)
+            records = await bench.drain(spool, cursor)
+            found = bench.numbers(records)
+            assert batches(found) == [*range(committed + 1, 33 - 4 * frames), *range(33, 49)]
+            assert gaps(found) == [("damaged", 33 - gone, begin - 1, gone)]
+            assert [r.epoch for r in records if r.gap is not None] == [epoch]
+
+    asyncio.run(main())
+
+
+def test_who_had_acknowledged_the_zeroed_frame_at_the_border_is_told_of_nothing(bench, make_disk):
+    async def main():
+        disk = make_disk()
+        _, _, heads = await two_starts(bench, disk)
+        wipe(disk, heads[7])
+        async with bench.opened(disk.copy()) as spool:
+            cursor = spool.cursor("cloud")
+            spool.commit(cursor, 32)
+            assert bench.numbers(await bench.drain(spool, cursor)) == list(range(33, 49))
+
+    asyncio.run(main())
+
+
+def test_a_zeroed_frame_before_one_with_a_wrong_body_at_the_border_is_told_with_it(bench, make_disk):
+    async def main():
+        disk = make_disk()
+        _, begin, heads = await two_starts(bench, disk)
+        wipe(disk, heads[6])
+        disk.names_now[name_of(heads[7].segment)].cache[heads[7].offset + heads[7].length] ^= 1
+        found, _ = await reread(bench, disk.copy())
+        assert gaps(found) == [("damaged", 25, begin - 1, 8)]
+
+    asyncio.run(main())
+
+
+def test_a_border_of_two_starts_where_nothing_is_missing_tells_of_nothing(bench, make_disk):
+    async def main():
+        disk = make_disk()
+        await two_starts(bench, disk)
+        found, _ = await reread(bench, disk.copy())
+        assert found == list(range(1, 49))
+
+    asyncio.run(main())
+
+
+def test_the_first_frame_of_a_start_zeroed_is_a_gap_that_counts_records_and_not_numbers(bench, make_disk):
+    async def main():
+        disk = make_disk()
+        _, begin, heads = await two_starts(bench, disk)
+        wipe(disk, *heads[7:9])
+        found, _ = await reread(bench, disk.copy())
+        assert gaps(found) == [("damaged", 29, begin + 3, 8)]
+
+    asyncio.run(main())
