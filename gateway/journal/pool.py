@@ -6,7 +6,8 @@ so that an outage of yesterday's length needs no new room and no new blocks.
 
 The next file is, in this order: the oldest segment that nobody needs and that is not kept either; a spare; a new file,
 while the limit and the file system allow; the oldest that is only kept; the oldest segment with its records
-(drop-oldest, by whole segments), or, where the older records matter more, none at all.
+(drop-oldest, by whole segments), or, where the older records matter more, none at all, but for records that only those
+hold who are not there any more.
 
 When the file system has less left than it should, no new file is made; spares are given back, then segments that
 nobody needs, then those that are kept. Needed ones never: they go round, and at least two files always stay.
@@ -246,8 +247,8 @@ class Pool:
 
     # --- the next segment -----------------------------------------------------------------------------------------
 
-    def plan(self, floor: int) -> Plan:
-        """Choose the next segment's file; nothing is taken from anybody yet.
+    def plan(self, floor: int, firm: int) -> Plan:
+        """Choose the next segment's file; nothing is taken from anybody yet. Records up to `firm` may go in any case.
 
         Raises FullError where needed records are in the way and may not go, OSError where there is no file at all.
         """
@@ -267,7 +268,8 @@ class Pool:
             except OSError as error:
                 if error.errno not in (ENOSPC, EDQUOT) or len(segments) < _FEWEST:
                     raise
-        if not idle and not victims and self._bounds.full == "drop_newest":
+        is_fixed = self._bounds.full == "drop_newest" and segments[:1] == needed(segments, firm)[-1:]
+        if not idle and not victims and is_fixed:
             raise FullError("there is no room but that of records somebody needs")
         source = segments[0].name if segments else victims[-1].name
         return self._plan(source, (*victims, *segments[:1]), wanted)

@@ -53,6 +53,11 @@ class Keeper(Protocol):
         """Records up to this number are needed by nobody."""
         ...
 
+    @property
+    def firm(self) -> int:
+        """Records up to here may go before new ones are refused, though they lie above the floor."""
+        ...
+
     def lose(self, heads: Sequence[Head]) -> None:
         """These frames, the oldest, are about to be overwritten because there is no other room."""
         ...
@@ -297,10 +302,10 @@ class Writer:
 
     def _roll(self, keeper: Keeper) -> None:
         """Close the active segment and open the next; its name is on the medium before anything is written to it."""
-        plan = self._pool.plan(keeper.floor)
+        plan = self._pool.plan(keeper.floor, keeper.firm)
         if plan.lost and self._rewrite is not None and self._rewrite.done > 1:
             self._publish()
-            plan = self._pool.plan(keeper.floor)
+            plan = self._pool.plan(keeper.floor, keeper.firm)
         self._leave_alone(plan.victims)
         self._close()
         for segment in plan.lost:

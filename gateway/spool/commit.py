@@ -28,14 +28,25 @@ _SLACK = 8192  # the document grows when, on the way, cursors lose something
 class Commit:
     """Writes records, with their times of acceptance, and the state as it is; nobody needs records up to `floor`.
 
+    Up to `firm`, only cursors need them whose uplinks are gone: such records give way before new ones are refused.
+
     Afterwards `evicted` holds the frames that had to go, and `too_large` the records that no segment can hold.
     `frame_bytes` is where a commit is cut into several frames.
     """
 
     def __init__(
-        self, writer: Writer, state: State, floor: int, *, frame_bytes: int, segment_size: int, timeline: Timeline
+        self,
+        writer: Writer,
+        state: State,
+        floor: int,
+        firm: int,
+        *,
+        frame_bytes: int,
+        segment_size: int,
+        timeline: Timeline,
     ) -> None:
         self.floor = floor
+        self.firm = firm
         self.evicted: list[Head] = []
         self.too_large: list[Record] = []
         self._writer = writer

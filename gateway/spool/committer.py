@@ -223,7 +223,7 @@ class Committer:
         if accepted is None:
             return math.inf
         due = accepted if self._urgent > self.durable else accepted + self._rules.interval_s
-        if self.is_blocked and self._writer.left(self._cursors.floor) <= 0:
+        if self.is_blocked and self._writer.left(self._cursors.firm) <= 0:
             due = min(self._try_at, self._clock.monotonic() + _BLOCKED_PAUSE_S)
         return max(due, self._retry_at)
 
@@ -291,11 +291,12 @@ class Committer:
             seen=timeline.seen,
             uncorrected=timeline.uncorrected,
         )
-        floor, rules = self._cursors.floor, self._rules
+        rules = self._rules
         commit = Commit(
             self._writer,
             state,
-            floor,
+            self._cursors.floor,
+            self._cursors.firm,
             frame_bytes=rules.frame_bytes,
             segment_size=self._store.segment_size,
             timeline=timeline,

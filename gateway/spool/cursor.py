@@ -273,12 +273,12 @@ class Cursors:
     """All cursors of a spool, and what follows from them.
 
     `floor`: what every cursor that holds has acknowledged without exception, and so have those whose uplinks are gone;
-    beyond all numbers where none holds. `acked`: above what is on the disk already, up to where those that hold need
-    nothing written; there, islands count. `low`: what nobody who is there to read needs any more. `is_held`: whether
-    anyone holds what is new; if not, nothing is stored.
+    beyond all numbers where none holds. `firm`: the same without those whose uplinks are gone. `acked`: above what is
+    on the disk already, up to where those that hold need nothing written; there, islands count. `low`: what nobody who
+    is there to read needs any more. `is_held`: whether anyone holds what is new; if not, nothing is stored.
     """
 
-    __slots__ = ("_counted", "_retired", "_unwritten", "acked", "by_name", "floor", "is_held", "low")
+    __slots__ = ("_counted", "_retired", "_unwritten", "acked", "by_name", "firm", "floor", "is_held", "low")
 
     def __init__(self, marks: Sequence[Mark], head: int) -> None:
         self.by_name: dict[str, Cursor] = {}
@@ -322,6 +322,7 @@ class Cursors:
                     committed = cursor.beyond(written)
                 if committed < acked:  # noqa: PLR1730 - likewise
                     acked = committed
+        self.firm = floor
         for cursor in self._retired:
             if cursor.committed < min(floor, cursor.holds_until or 0):
                 floor = cursor.committed

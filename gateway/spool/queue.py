@@ -90,6 +90,7 @@ class Queue:
         )
         self._waiting: list[Callable[[], object]] = []
         self._arrivals: set[asyncio.Future[None]] = set()
+        self._yielding: set[str] = set()
         self._durables: list[tuple[int, asyncio.Future[None]]] = []
         self._drops = Drops(metrics, record_class, clock.monotonic)
         labels = {"class": record_class}
@@ -371,9 +372,22 @@ class Queue:
     def on_evicted(self, heads: Sequence[Head]) -> None:
         """The oldest records had to go: note it in each cursor that had not acknowledged them."""
         gap = evict(self._cursors.by_name.values(), heads)
+        if gap is not None and self._limits.full == "drop_newest":
+            self._say_who_yields()
         self._window.release(heads[-1].last_seq)
         if gap is not None:
             self._drops.note(gap)
+
+    def _say_who_yields(self) -> None:
+        """Not the newest records gave way, but those of cursors whose uplinks are gone: once for each of them."""
+        for cursor in self._cursors.by_name.values():
+            if cursor.holds_until is not None and cursor.losses and cursor.name not in self._yielding:
+                self._yielding.add(cursor.name)
+                log.warning(
+                    "the spool is full: what it kept of class %s for '%s' gives way, for no uplink has that name now",
+                    self.record_class,
+                    cursor.name,
+                )
 
     def on_thinned(self, gap: Gap) -> None:
         """On the disk, of these records less is left than there was."""

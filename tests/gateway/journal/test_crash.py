@@ -18,6 +18,8 @@ LIMIT = 5 * SIZE + FILE_SIZE
 class Ledger:
     """An owner that acknowledges and loses, and whose document says both."""
 
+    firm = 0
+
     def __init__(self, floor=0, lost=0):
         self.floor = floor
         self.lost = lost

@@ -16,6 +16,7 @@ FRAMES = 20
 
 
 class Keeper:
+    firm = 0
     floor = 0
 
     def lose(self, heads):

@@ -13,6 +13,8 @@ HOUR = 3600.0
 
 
 class Keeper:
+    firm = 0
+
     def __init__(self, floor=0):
         self.floor = floor
         self.lost = []

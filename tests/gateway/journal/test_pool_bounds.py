@@ -17,6 +17,8 @@ MIB = 1 << 20
 
 
 class Keeper:
+    firm = 0
+
     def __init__(self, floor=0):
         self.floor = floor
         self.lost = []

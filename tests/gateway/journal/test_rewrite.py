@@ -20,6 +20,8 @@ PER_FRAME = 10
 
 
 class Keeper:
+    firm = 0
+
     def __init__(self, floor=0):
         self.floor = floor
         self.lost = []

@@ -13,6 +13,7 @@ SIZE = 4 * BLOCK
 
 
 class Keeper:
+    firm = 0
     floor = 0
 
     def lose(self, heads):

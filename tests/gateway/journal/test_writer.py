@@ -18,6 +18,8 @@ SIZE = 4 * BLOCK
 class Keeper:
     """An owner that needs everything above `floor`, and remembers what it lost."""
 
+    firm = 0
+
     def __init__(self, floor=0):
         self.floor = floor
         self.lost = []

@@ -442,3 +442,46 @@ def test_a_folder_that_somebody_removes_is_told_of_and_it_goes_on_when_it_is_bac
             assert bench.numbers(await bench.drain(spool, spool.cursor("cloud"))) == []
 
     asyncio.run(main())
+
+
+def test_records_for_an_uplink_that_is_gone_give_way_before_new_ones_are_refused(
+    virtual_bench, run_virtual, make_disk, caplog
+):
+    bench = virtual_bench
+    more = {"max_bytes": 4 * bench.segment_size + SLOTS, "ram_bytes": 60_000, "full": "drop_newest"}
+
+    async def main():
+        disk = make_disk()
+        async with bench.opened(disk, **more) as spool:
+            spool.cursor("old")
+            spool.cursor("new")
+            for n in range(1, 61):
+                spool.append(bench.batch(n, size=1500))
+                await asyncio.sleep(0.05)
+        async with bench.opened(disk, **more) as spool:
+            cursor = spool.cursor("new")
+            spool.retire()
+            await bench.drain(spool, cursor)
+            begin = spool.head + 1
+            for n in range(begin, begin + 60):
+                spool.append(bench.batch(n, size=1500))
+                await asyncio.sleep(0.5)
+            status = spool.status()
+            assert (status.refused, status.durable) == (0, begin + 59)
+            assert 0 < status.evicted <= 60
+            for n in range(begin + 60, begin + 260):  # from here on it is the newest again that give way
+                spool.append(bench.batch(n, size=1500))
+                await asyncio.sleep(0.5)
+            assert spool.status().refused
+            assert spool.status().evicted <= 60
+        assert len([r for r in caplog.records if "no uplink has that name now" in r.message]) == 1
+        async with bench.opened(disk, **more) as spool:
+            found = await bench.drain(spool, spool.cursor("new"), commit=False)
+            assert told(bench, found) == list(range(begin, begin + 260))
+            assert {r.gap.cause for r in found if r.gap is not None} == {"memory"}, (
+                "at the stop nothing could be written"
+            )
+            first = (await bench.drain(spool, spool.cursor("old")))[0].gap
+            assert (first.cause, first.first_seq) == ("evicted", 1)
+
+    run_virtual(main())
