@@ -200,9 +200,9 @@ def choose(segments: Sequence[Segment], size: int) -> tuple[list[Segment], bool]
     """What of these, oldest first, to put into one segment of `size` bytes, and whether as they are; nothing, if empty.
 
     Thinned ones that fit into one go before all others. Else it is the longest run that was thinned equally often; of
-    equals the one thinned less.
+    equals the one thinned less. What stores of two identities wrote never gets into one: a segment is of one store.
     """
-    runs = [list(run) for level, run in groupby(segments, key=lambda s: s.level) if level < _UNFIT]
+    runs = [list(run) for (level, _), run in groupby(segments, key=_kin) if level < _UNFIT]
     for run in runs:
         for start, (one, other) in enumerate(pairwise(run)):
             if one.level and one.end + other.end <= size:
@@ -210,3 +210,8 @@ def choose(segments: Sequence[Segment], size: int) -> tuple[list[Segment], bool]
                 return run[start : start + sum(1 for end in ends if end <= size)], True
     runs = [run for run in runs if len(run) > 1 and run[0].level < DEEPEST]
     return max(runs, key=lambda run: (len(run), -run[0].level), default=[])[:_MOST_INPUTS], False
+
+
+def _kin(segment: Segment) -> tuple[int, int]:
+    """Segments that may be put into one have this in common: how often they were thinned, and by which store."""
+    return segment.level, -1 if segment.first is None else segment.first.store

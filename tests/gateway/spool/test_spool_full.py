@@ -485,3 +485,32 @@ def test_records_for_an_uplink_that_is_gone_give_way_before_new_ones_are_refused
             assert (first.cause, first.first_seq) == ("evicted", 1)
 
     run_virtual(main())
+
+
+def test_what_two_identities_wrote_is_thinned_apart_and_nothing_of_it_becomes_unreadable(
+    virtual_bench, run_virtual, make_disk
+):
+    bench = virtual_bench
+
+    async def main():
+        disk = make_disk()
+        first = await bench.open(disk, **limits(bench))
+        first.cursor("cloud")
+        await outage(bench, first, 800)
+        await first.close()
+        disk.fault = lambda what, name: OSError(errno.EIO, "the disk fails") if name.startswith("slots") else None
+        second = await bench.open(disk, **limits(bench))
+        disk.fault = works
+        cursor = second.cursor("cloud")
+        begin = second.head + 1
+        await outage(bench, second, 3000, begin)
+        records = await bench.drain(second, cursor)
+        there = {r.seq for r in records if r.batch is not None}
+        gaps = [r.gap for r in records if r.gap is not None]
+        assert {gap.cause for gap in gaps} == {"thinned"}
+        gone = {*range(1, 801), *range(begin, begin + 3000)} - there
+        assert all(any(gap.first_seq <= n <= gap.last_seq for gap in gaps) for n in gone)
+        assert {r.epoch for r in records} == {first.epoch, second.epoch}
+        await second.close()
+
+    run_virtual(main())
