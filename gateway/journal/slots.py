@@ -26,13 +26,17 @@ _NEW = "slots.new"
 
 
 class Slots:
-    """The file of two slots. Reading happens once, at the start; writing in the writer thread."""
+    """The file of two slots. Reading happens once, at the start; writing in the writer thread.
+
+    `is_doubtful`: a slot was found that holds something and cannot be read. It may have been the newest.
+    """
 
     def __init__(self, disk: Disk, tally: Tally) -> None:
         self._disk = disk
         self._tally = tally
         self._file: int | None = None
         self._newest = 1
+        self.is_doubtful = False
 
     def read(self) -> tuple[int, bytes] | None:
         """Generation and document of the newest slot that is whole; None where there is none."""
@@ -51,12 +55,15 @@ class Slots:
         try:
             data = self._disk.pread(file, SLOT_SIZE, slot * SLOT_SIZE)
         except OSError:
+            self.is_doubtful = True
             return None
         head = frame.parse(data)
-        if head is None or not head.flags & frame.SLOT or head.offset != slot * SLOT_SIZE:
-            return None
-        body = frame.unpack(head, data[head.length : head.length + head.body_length])
-        return None if body is None else (head.generation, body.document)
+        if head is not None and head.flags & frame.SLOT and head.offset == slot * SLOT_SIZE:
+            body = frame.unpack(head, data[head.length : head.length + head.body_length])
+            if body is not None:
+                return head.generation, body.document
+        self.is_doubtful = self.is_doubtful or any(data)
+        return None
 
     def write(self, generation: int, document: bytes) -> None:
         """Save a document; it is on the medium when this returns. Raises OSError."""

@@ -27,7 +27,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gateway.clock import Clock, SystemClock
 from gateway.journal import frame
@@ -81,11 +81,16 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a start finds: the owner's newest document; the highest number of a record in any frame; the newest head."""
+    """What a start finds: the owner's newest document; the highest number of a record in any frame; the newest head.
+
+    `saved`: whether what was saved last is sure to be known; where that is `doubtful` the document may be the last but
+    one, where it is `lost`, one of any age, out of a frame.
+    """
 
     document: bytes | None
     last_seq: int
     newest: Head | None
+    saved: Literal["sure", "doubtful", "lost"] = "sure"
 
 
 class Writer:
@@ -181,7 +186,8 @@ class Writer:
                     self._generation, document = max(self._generation, head.generation), body.document
                 break
         seen = [s.last_seq or s.first.last_seq for s in self.segments if s.first is not None]
-        return Recovered(document, max(seen, default=0), last)
+        saved: Literal["sure", "doubtful", "lost"] = "doubtful" if self._slots.is_doubtful else "sure"
+        return Recovered(document, max(seen, default=0), last, saved if slot is not None else "lost")
 
     def _heads(self, segment: Segment) -> list[Head]:
         file = self._disk.open(segment.name)

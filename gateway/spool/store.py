@@ -176,7 +176,11 @@ def _segment_size(max_bytes: int) -> int:
 
 
 def _begin(recovered: Recovered) -> State:
-    """This run's state by the last one's: one start more, and numbers above all that may have been used."""
+    """This run's state by the last one's: one start more, and numbers above all that may have been used.
+
+    Starts that nobody knows of may have used epochs and numbers that those who received them remember: where one may
+    have been, its epoch is passed over; where any number of them, the store takes another identity.
+    """
     try:
         last = State.parse(recovered.document or b"")
         used = max(last.ceiling, recovered.last_seq, *(mark.committed for mark in last.marks), 0)
@@ -187,6 +191,12 @@ def _begin(recovered: Recovered) -> State:
             )
         last = State(store=secrets.randbits(24), start=0, ceiling=0)
         used = recovered.last_seq + RESERVE if recovered.last_seq else 0
+    else:
+        if recovered.saved != "sure":
+            log.warning("the spool's state is damaged: it goes on by an older one, and records may be sent twice")
+            last, used = replace(last, start=last.start + 1), used + RESERVE
+        if recovered.saved == "lost":
+            last = replace(last, store=secrets.randbits(24), start=0)
     return replace(last, start=last.start + 1, ceiling=used + RESERVE)
 
 

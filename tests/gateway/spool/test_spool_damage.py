@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from gateway.journal.frame import LONGEST_HEAD, parse
 from gateway.journal.segment import name_of
+from gateway.journal.slots import SLOT_SIZE
 
 
 async def filled(bench, disk, *, records=120, stop="killed"):
@@ -186,7 +188,7 @@ def test_a_lost_state_begins_a_new_identity_with_higher_numbers(bench, make_disk
             found = bench.numbers(await bench.drain(again, cursor))
             assert batches(found) == ([*range(1, 121), 1] if lost == "slots" else [1])
             same = again.epoch.split("-")[0] == spool.epoch.split("-")[0]
-            assert same == (lost in ("slots", "frames"))
+            assert same == (lost == "frames")
             assert again.epoch != spool.epoch
 
     asyncio.run(main())
@@ -313,5 +315,29 @@ def test_the_first_frame_of_a_start_zeroed_is_a_gap_that_counts_records_and_not_
         wipe(disk, *heads[7:9])
         found, _ = await reread(bench, disk.copy())
         assert gaps(found) == [("damaged", 29, begin + 3, 8)]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("damage", ["gone", "newest"])
+def test_no_epoch_is_used_twice_though_the_state_of_a_start_without_frames_is_lost(bench, make_disk, damage):
+    async def main():
+        disk = make_disk()
+        first = await filled(bench, disk, records=4)
+        second = await bench.open(disk, commit_interval_s=60.0)
+        cursor = second.cursor("cloud")
+        second.append(bench.batch(5))
+        await bench.drain(second, cursor)
+        bench.abandon(second)
+        if damage == "gone":
+            disk.unlink("slots")
+        else:
+            cache = disk.names_now["slots"].cache
+            newest = max((0, 1), key=lambda slot: parse(cache[slot * SLOT_SIZE :][:LONGEST_HEAD]).generation)
+            cache[newest * SLOT_SIZE + 140] ^= 1
+        async with bench.opened(disk) as third:
+            assert third.epoch not in (first.epoch, second.epoch)
+            assert third.append(bench.batch(6)) > second.head
+            assert bench.numbers(await bench.drain(third, third.cursor("cloud"))) == [1, 2, 3, 4, 6]
 
     asyncio.run(main())
