@@ -9,7 +9,7 @@ more records as written before it than the frames before it hold, they have been
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.journal.frame import EPOCH_START, Head
 from gateway.journal.reader import Found, Place, Reader
@@ -94,7 +94,7 @@ class Backlog:
             if found.head is None or found.body is None or found.place is None:
                 break
             size += len(found.body.payload)
-            if found.head.first_seq <= request.until and not _is_elsewhere(found.head, request.span):
+            if found.head.covers_from <= request.until and not _is_elsewhere(found.head, request.span):
                 self._unpack(fetched, found.head, found, request)
             if found.head.last_seq <= request.until:
                 fetched.place = found.place
@@ -113,7 +113,10 @@ class Backlog:
         return _Vanished(max(0, count), last.epoch)
 
     def _unpack(self, fetched: Fetched, head: Head, found: Found, request: Request) -> None:
-        for record in self._decoded(head, found):
+        records = self._decoded(head, found)
+        if head.level and head.last_seq > request.until:
+            records = _cut(records, request.until)
+        for record in records:
             if not request.holds:
                 _overtake(fetched, record, head, request)
             _deliver(fetched, record, request)
@@ -168,6 +171,18 @@ def _deliver(fetched: Fetched, record: Record, request: Request) -> None:
         return
     fetched.records.append(record)
     fetched.position = record.seq
+
+
+def _cut(records: list[Record], until: int) -> list[Record]:
+    """The records, and of a gap of thinned ones that goes on beyond `until` what lies before it as a gap of its own."""
+    there = {record.seq for record in records}
+    cut = list(records)
+    for gap in [record.gap for record in records if record.gap is not None and record.seq > until]:
+        missing = [n for n in range(gap.first_seq, until + 1) if n not in there] if gap.cause == "thinned" else []
+        if missing:
+            part = replace(gap, last_seq=missing[-1], count=min(gap.count, len(missing)))
+            cut.append(gap_record(part, records[0].epoch, records[0].regime))
+    return sorted(cut, key=lambda record: record.seq)
 
 
 def _deliver_before(fetched: Fetched, gone: Record | None, loss: Record, request: Request) -> None:

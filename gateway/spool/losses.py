@@ -55,8 +55,9 @@ def absences(losses: Losses) -> Islands:
 def lose(losses: Losses, committed: int, heads: Sequence[Head], spared: Sequence[tuple[int, int]] = ()) -> Losses:
     """A cursor's losses when these frames, the oldest on the disk, are evicted.
 
-    It had acknowledged up to `committed`, and what lies in `spared` is nothing to it either. Nothing is left on the
-    disk before the frames, so earlier losses and this one are told as one.
+    With a frame go the gaps it tells of, so all it accounts for is lost; but what had been acknowledged by all is so by
+    this cursor: up to `committed`, or in `spared`. Nothing is left on the disk before the frames, so earlier losses and
+    this one are told as one.
     """
     absent = absences(losses)
     for head in heads:
@@ -68,7 +69,7 @@ def lose(losses: Losses, committed: int, heads: Sequence[Head], spared: Sequence
         done = max(committed, earlier[-1].gap.last_seq if earlier else 0)
         if head.last_seq <= done:  # acknowledged, or a frame that was written twice
             continue
-        lost = outside([*spared, *absent], max(head.first_seq, done + 1), head.last_seq)
+        lost = outside([*spared, *absent], max(head.covers_from, done + 1), head.last_seq)
         if not lost:
             continue
         first, last = lost[0][0], lost[-1][1]

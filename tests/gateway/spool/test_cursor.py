@@ -180,7 +180,8 @@ def test_a_time_away_is_not_made_one_with_other_losses():
 
 
 def head(first, last, count=None):
-    return Head(first_seq=first, last_seq=last, count=count or last - first + 1, min_time=first, max_time=last, store=1)
+    count = count or last - first + 1
+    return Head(first_seq=first, last_seq=last, covers_from=first, count=count, min_time=first, max_time=last, store=1)
 
 
 def test_a_cursor_loses_what_it_had_not_acknowledged_of_evicted_frames():
@@ -222,3 +223,11 @@ def test_lost_tails_are_told_as_one_where_nothing_is_between_them_and_there_is_a
     for n in range(2, 20):
         first = lose_tail(first, 0, Gap(100 * n, 100 * n + 5, 3, 4, 6, "memory"), f"e-{n}")
     assert len(first) == 4
+
+
+def test_with_a_frame_that_is_evicted_the_gap_it_begins_with_is_not_forgotten():
+    head = Head(start=1, count=51, first_seq=44, last_seq=94, covers_from=1)
+    (loss,) = lose((), 0, [head])
+    assert (loss.gap.first_seq, loss.gap.last_seq, loss.gap.cause) == (1, 94, "evicted")
+    (loss,) = lose((), 0, [head], [(1, 43)])
+    assert loss.gap.first_seq == 44

@@ -446,3 +446,34 @@ def test_once_more_tells_of_no_gaps_and_stops_at_what_was_newest_then(run_virtua
             assert data(await bench.drain(spool, again, commit=False)) == [*range(1, 11), *range(21, 31)]
 
     run_virtual(main())
+
+
+def test_a_gap_in_a_frame_is_told_of_on_both_sides_of_what_was_acknowledged_in_it(
+    run_virtual, virtual_bench, make_disk
+):
+    bench = virtual_bench
+
+    async def main():
+        disk = make_disk()
+        async with bench.opened(disk, commit_interval_s=60.0, ram_bytes=20_000) as spool:
+            cursor = spool.cursor("cloud")
+            for n in range(1, 11):
+                spool.append(bench.batch(n))
+            live = connect(spool, cursor)
+            for n in range(11, 21):
+                spool.append(bench.batch(n))
+            spool.commit(live, 20)
+            disk.fault = lambda what, name: OSError(5, "input/output error") if what == "fdatasync" else None
+            for n in range(21, 161):
+                spool.append(bench.batch(n))
+            disk.fault = lambda what, name: None
+            await spool.durable()
+            spool._window.release(160)
+            cursor.rewind()
+            gaps = [r.gap for r in await bench.drain(spool, cursor) if r.gap is not None]
+            assert {gap.cause for gap in gaps} == {"memory"}
+            assert gaps[0].first_seq == 1
+            assert gaps[0].last_seq == 10
+            assert gaps[1].first_seq == 21
+
+    run_virtual(main())
