@@ -174,6 +174,11 @@ class Committer:
             self._dirty_since = self._clock.monotonic()
             self.expect(self._dirty_since + _SAVE_BUSY_S)
 
+    def hurry(self) -> None:
+        """Store the cursors at once."""
+        self._dirty_since = -math.inf
+        self.plan()
+
     def on_clock(self) -> None:
         """Store at once what was learned of the clock, if it is news."""
         if not self._timeline.is_stored(self._saved):

@@ -89,7 +89,10 @@ def lose_tail(losses: Losses, committed: int, gap: Gap, epoch: str) -> Losses:
     last = losses[-1] if losses else None
     if last is not None and (last.epoch, last.gap.last_seq + 1, last.gap.cause) == (epoch, gap.first_seq, gap.cause):
         return (*losses[:-1], Loss(epoch, last.gap.joined(gap)))
-    return (*losses, Loss(epoch, gap))[-_MOST_LOSSES:]
+    if last is None or len(losses) < _MOST_LOSSES:
+        return (*losses, Loss(epoch, gap))
+    # What lies between the two and is on the disk is handed out all the same.
+    return (*losses[:-1], Loss(epoch, replace(last.gap.joined(gap), cause=gap.cause)))
 
 
 def miss(losses: Losses, gap: Gap, epoch: str) -> Losses:

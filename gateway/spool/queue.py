@@ -246,11 +246,15 @@ class Queue:
         last = self._window.head
         if last < self._store.writer.epoch_first:  # numbers that were only reserved are not held
             last = self._store.recovered.last_seq
+        is_new = False
         for cursor in self._cursors.by_name.values():
             if cursor.holds and not cursor.is_claimed and cursor.holds_until is None:
                 cursor.holds_until = last
+                is_new = True
         self._cursors_changed()
         self._committer.touch()
+        if is_new:  # else the next start would not know from where on it holds nothing, and could not tell of it
+            self._committer.hurry()
 
     def forget(self, name: str) -> None:
         """Give up a cursor: what only it held is held no more. Nothing happens where there is none of that name."""

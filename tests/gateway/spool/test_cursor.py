@@ -223,6 +223,8 @@ def test_lost_tails_are_told_as_one_where_nothing_is_between_them_and_there_is_a
     for n in range(2, 20):
         first = lose_tail(first, 0, Gap(100 * n, 100 * n + 5, 3, 4, 6, "memory"), f"e-{n}")
     assert len(first) == 4
+    assert (first[0].gap.first_seq, first[-1].gap.last_seq) == (11, 1905), "none of them is forgotten"
+    assert sum(loss.gap.count for loss in first) == 10 + 18 * 6
 
 
 def test_with_a_frame_that_is_evicted_the_gap_it_begins_with_is_not_forgotten():

@@ -477,3 +477,31 @@ def test_a_gap_in_a_frame_is_told_of_on_both_sides_of_what_was_acknowledged_in_i
             assert gaps[1].first_seq == 21
 
     run_virtual(main())
+
+
+def test_a_name_that_is_gone_is_told_what_it_missed_though_that_start_was_killed(run_virtual, virtual_bench, make_disk):
+    bench = virtual_bench
+
+    async def main():
+        disk = make_disk()
+        async with bench.opened(disk, commit_interval_s=60.0) as spool:
+            spool.cursor("cloud")
+            spool.cursor("other")
+            spool.append(bench.batch(1))
+        spool = await bench.open(disk, commit_interval_s=60.0)
+        other = spool.cursor("other")
+        await asyncio.sleep(100)  # whatever else is to be stored is
+        spool.retire()
+        spool.append(bench.batch(2))
+        await bench.drain(spool, other)
+        await asyncio.sleep(0.1)
+        bench.abandon(spool)
+        for name in ("other", "cloud"):  # still gone at the next start, and back at the one after it
+            async with bench.opened(disk, commit_interval_s=60.0) as spool:
+                cursor = spool.cursor(name)
+                spool.retire()
+                found = await bench.drain(spool, cursor, commit=False)
+        assert data(found) == [1]
+        assert [(r.gap.cause, r.gap.first_seq) for r in found if r.gap is not None] == [("overtaken", 2)]
+
+    run_virtual(main())
