@@ -19,7 +19,7 @@ from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
 from gateway.model import CLASSES, Device, Place, ScanGroup
 from gateway.settings.broker import Broker, check_live_topics, read_broker
-from gateway.settings.spool import Spool, read_spool
+from gateway.settings.spool import Spool, check_shares, read_spool
 from gateway.settings.uplinks import check_topics, read_uplinks, warn_of_own_broker, wrong_topic
 from gateway.uplinks.options import Options
 
@@ -111,7 +111,8 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
     if file is not None and not file.devices and "broker" not in data:
         at = reading.places.locate(data, ["devices"], start, key=True) if "devices" in data else start
         reading.mistakes.add(at, "there are no devices. Write at least one below devices:, or a broker:")
-    spool = read_spool(_section(data, "spool"), reading.places.locate(data, ["spool"], start, key=True), reading)
+    stored, stored_at = _section(data, "spool"), reading.places.locate(data, ["spool"], start, key=True)
+    spool = read_spool(stored, stored_at, reading)
     written = _section(data, "uplinks")
     broker = None
     if "broker" in data and (data["broker"] is None or isinstance(data["broker"], dict)):
@@ -122,6 +123,8 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
     loader = Loader(reading)
     devices = tuple(loader.devices(_section(data, "devices"), _section(data, "templates")))
     check_topics(uplinks, devices, written, reading)
+    if spool is not None:
+        check_shares(spool, {tag.record_class for device in devices for tag in device.tags}, stored, stored_at, reading)
     if broker is not None:
         check_live_topics(broker, devices, _section(data, "broker"), reading)
         warn_of_own_broker(uplinks, (a.port for a in broker.options.listen if a.port), written, reading)

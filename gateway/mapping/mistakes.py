@@ -116,6 +116,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tu
             yield path, True, unknown(name, _model_at(model, path[:-1]) or model)
         elif detail["type"] == "missing":
             yield path, True, f"'{name}' is missing{_purpose(model, path)}"
+        elif path[-1:] == (_KEY,):  # the key itself is wrong, not what stands below it
+            yield path[:-1], True, _say(detail, model)
         else:
             yield path, False, (f"{name}: " if name else "") + _say(detail, model)
 
@@ -148,6 +150,7 @@ def _say(detail: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, got {show(value)}"
 
 
+_KEY = "[key]"  # ends pydantic's path to a key
 _EXPECTED: Mapping[str, str] = {
     "bool_type": "true or false",
     "int_type": "a whole number",
@@ -221,10 +224,13 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _choices(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """What a field with a fixed choice takes, from its JSON Schema."""
-    field = _field_at(model, path[:-1] if path and isinstance(path[-1], int) else path)
+    is_key = path[-1:] == (_KEY,)
+    field = _field_at(model, path[:-2] if is_key else path[:-1] if path and isinstance(path[-1], int) else path)
     if field is None:
         return []
     schema = TypeAdapter(field.annotation).json_schema()
+    if is_key:
+        schema = schema.get("propertyNames", {})
     branches = [branch.get("items", branch) for branch in schema.get("anyOf", [schema])]
     return [
         show(word).strip("'")

@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field
 
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
-from gateway.model import Place, RecordClass
-from gateway.quantities import DurationRange, SizeRange, parse_duration, parse_size
+from gateway.model import CLASSES, Place, RecordClass
+from gateway.quantities import DurationRange, SizeRange, format_size, parse_duration, parse_size
 from gateway.settings.checks import many
 from gateway.spool.limits import Full, Limits
 
@@ -102,6 +102,11 @@ def _keep(written: str) -> str:
     return written
 
 
+def _bounds(value: Any) -> Any:
+    """A list of one where one bound stands for it; a number is text, so that it is told that its unit is missing."""
+    return many(str(value) if type(value) in {int, float} else value)
+
+
 class SpoolSection(Section):
     """The durable queue between the devices and the uplinks."""
 
@@ -129,9 +134,11 @@ class SpoolSection(Section):
         "on_age",
         description="Whether to write only records that no uplink acknowledged in time (on_age), or all (always).",
     )
-    keep_after_ack: Annotated[list[Annotated[str, BeforeValidator(_keep)]], BeforeValidator(many)] = Field(
+    keep_after_ack: Annotated[
+        list[Annotated[str, BeforeValidator(_keep)]],
+        BeforeValidator(_bounds, json_schema_input_type=str | list[str]),
+    ] = Field(
         default_factory=list,
-        max_length=2,
         description="How long (1d), up to what size (500MiB), or both, stored records stay when all have them.",
     )
     full: Full = Field(
@@ -195,11 +202,27 @@ def _check(section: SpoolSection, given: dict[str, Any], place: Place, reading: 
             " Write persist: always"
         )
         reading.mistakes.warn(at, text)
-    own = sum(share.max_bytes or 0 for share in section.classes.values())
-    if own > section.max_bytes:
-        at = reading.places.locate(given, ["classes"], place)
-        text = f"spool: the classes ask for {own} bytes together, max_bytes is {section.max_bytes}. Make that larger"
-        reading.mistakes.add(at, text)
+    if any(text.endswith("B") and parse_size(text) > section.max_bytes for text in section.keep_after_ack):
+        text = "spool: keep_after_ack asks for more than max_bytes, which ends it before. Make max_bytes larger"
+        reading.mistakes.warn(at, text)
+    fulls = (section.full, *(share.full for share in section.classes.values()))
+    if "thin_window_s" in section.model_fields_set and "thin" not in fulls:
+        at = reading.places.locate(given, ["thin_window"], place)
+        reading.mistakes.warn(at, "spool: thin_window is for full: thin and does nothing here. Take it out")
+
+
+def check_shares(
+    spool: Spool, used: Collection[RecordClass], given: dict[str, Any], place: Place, reading: Reading
+) -> None:
+    """Note classes that together take more than there is; `used` are those of the tags."""
+    names = {"data", *used, *(name for name, share in spool.shares.items() if share.max_bytes is not None)}
+    limits = {name: limit.max_bytes for name, limit in spool.limits_of(names).items() if name in names}
+    needed = sum(limits.values())
+    if needed > spool.limits.max_bytes:
+        at = reading.places.locate(given, ["classes" if "classes" in given else "max_bytes"], place)
+        listed = ", ".join(f"{name} {format_size(limits[name])}" for name in CLASSES if name in limits)
+        text = f"spool: max_bytes is {format_size(spool.limits.max_bytes)}, and the classes take more: {listed}."
+        reading.mistakes.add(at, f"{text} Make it {format_size(needed)} or more, or give classes less")
 
 
 def _spool(_place: Place) -> str:

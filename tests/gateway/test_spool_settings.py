@@ -73,11 +73,48 @@ def test_a_class_may_give_way_in_its_own_manner(tmp_path):
         ({"keep_after_ack": "5XB"}, "no size"),
         ({"keep_after_ack": ["1h", "2h"], "persist": "always"}, "one duration and one size"),
         ({"classes": {"urgent": {}}}, "urgent"),
-        ({"classes": {"data": {"max_bytes": "2GiB"}}}, "Make that larger"),
+        ({"classes": {"data": {"max_bytes": "2GiB"}}}, "Make it 2GiB or more"),
         ({"full": "drop"}, "full"),
         ({"thin_window": "0s"}, "thin_window"),
+        ({"keep_after_ack": 5}, "'5' is no duration"),
+        ({"keep_after_ack": ["1h", "2h", "1MiB"]}, "one duration and one size"),
+        ({"classes": {"alarms": {}}}, "'alarms' is none of alarm, event, data, diag. Did you mean alarm?"),
     ],
 )
 def test_what_does_not_go_together_is_told(tmp_path, spool, text):
     found = mistakes(tmp_path, **spool)
     assert any(text in mistake for mistake in found), found
+
+
+@pytest.mark.parametrize(
+    ("spool", "text"),
+    [
+        ({"thin_window": "5s"}, "thin_window is for full: thin and does nothing here"),
+        ({"keep_after_ack": ["1d", "2GiB"], "persist": "always"}, "asks for more than max_bytes"),
+    ],
+)
+def test_what_does_nothing_is_warned_of(tmp_path, spool, text):
+    assert any(text in str(warning) for warning in spool_of(tmp_path, **spool).warnings)
+
+
+@pytest.mark.parametrize(
+    "spool",
+    [
+        {"full": "thin", "thin_window": "5s"},
+        {"classes": {"diag": {"full": "thin"}}, "thin_window": "5s"},
+        {"keep_after_ack": ["1d", "500MiB"], "persist": "always"},
+    ],
+)
+def test_what_does_something_is_not_warned_of(tmp_path, spool):
+    assert not [warning for warning in spool_of(tmp_path, **spool).warnings if "spool" in str(warning)]
+
+
+def test_alarms_beside_data_never_take_more_than_all_may(tmp_path):
+    tags = {"x": {"address": "coil:1", "class": "alarm"}}
+    file = {"gateway": "g", "broker": {}, "devices": {"d": {"driver": "modbus", "url": "tcp://h:502", "tags": tags}}}
+    with pytest.raises(FileError, match=r"the classes take more: alarm 1MiB, data 1MiB\. Make it 2MiB or more"):
+        from_mapping({**file, "spool": {"max_bytes": "1MiB"}}, base=tmp_path)
+    with pytest.raises(FileError, match="alarm 1GiB, data 1MiB"):
+        from_mapping({**file, "spool": {"classes": {"alarm": {"max_bytes": "1GiB"}}}}, base=tmp_path)
+    limits = from_mapping({**file, "spool": {"max_bytes": "2MiB"}}, base=tmp_path).spool.limits_of(["alarm"])
+    assert limits["alarm"].max_bytes + limits["data"].max_bytes == 2 << 20
