@@ -10,6 +10,8 @@ import orjson
 
 from gateway.config import load
 from gateway.control import ask
+from gateway.quantities import format_size
+from gateway.upkeep.moments import iso, lasted
 
 SUMMARY = "Show how the running gateway fares: devices, uplinks, broker, spool."
 
@@ -36,26 +38,58 @@ def _lines(status: dict[str, Any]) -> list[str]:
     for device in status["devices"]:
         cause = f" ({device['cause']})" if device["cause"] else ""
         lines.append(f"  device {device['name']}: {device['state']}{cause}, {device['tags']} tags, {device['bad']} bad")
-    waiting = {cursor["name"]: (cursor["lag_records"], cursor["lag_s"]) for cursor in spool["cursors"]}
-    for uplink in status["uplinks"]:
-        where = f"connected to {uplink['server']}" if uplink["connected"] else f"not connected: {uplink['last_error']}"
-        records, age_s = waiting[uplink["name"]]
-        lines.append(
-            f"  uplink {uplink['name']}: {where}; {uplink['acknowledged']} records acknowledged,"
-            f" {records} waiting (the oldest for {age_s:.0f} s)"
-        )
+    cursors = {cursor["name"]: cursor for cursor in spool["cursors"]}
+    lines += [line for uplink in status["uplinks"] for line in _uplink(uplink, cursors.pop(uplink["name"]))]
+    lines += [
+        f"  uplink {cursor['name']}: not in the file any more; {cursor['lag_records']:,} records wait for it"
+        for cursor in cursors.values()
+        if cursor["retired"] and cursor["lag_records"]
+    ]
     if status["broker"] is not None:
         lines.append(_broker(status["broker"]))
-    lines.append(
-        f"  spool: {spool['state']}, {spool['used_bytes']} of {spool['max_bytes']} bytes used,"
-        f" {spool['bytes_written']} bytes in {spool['flushes']} flushes written since the start"
-    )
+    lines += _spool(spool, status["clock"])
     lines += [
         f"  task {t['name']}: {t['state']}, crashed {t['crashes']} times: {t['last_error']}"
         for t in status["tasks"]
         if t["crashes"]
     ]
     return lines
+
+
+def _uplink(uplink: dict[str, Any], cursor: dict[str, Any]) -> list[str]:
+    where = f"connected to {uplink['server']}" if uplink["connected"] else f"not connected: {uplink['last_error']}"
+    since = f" (the oldest for {lasted(cursor['lag_s'])})" if cursor["lag_records"] else ""
+    lines = [
+        f"  uplink {uplink['name']}: {where}; {uplink['acknowledged']:,} records acknowledged,"
+        f" {cursor['lag_records']:,} waiting{since}"
+    ]
+    if uplink["connected"] and uplink["backlog_records"]:
+        end = "" if uplink["done_at"] is None else f", done at {iso(uplink['done_at'])}"
+        lines.append(f"    backlog of {uplink['backlog_records']:,} records, {uplink['replay_rate']:,.0f} values/s{end}")
+    return lines
+
+
+def _spool(spool: dict[str, Any], clock: str) -> list[str]:
+    """The whole, and where there are several classes each of them."""
+    lines = [
+        f"  spool: {_room(spool)}; {format_size(spool['bytes_today'])} in {spool['flushes_today']:,} flushes written"
+        f" today; clock {clock}"
+    ]
+    if len(spool["queues"]) > 1:
+        lines += [f"    {queue['record_class']}: {_room(queue)}" for queue in spool["queues"]]
+    lost = ((spool[cause], cause) for cause in ("evicted", "refused", "thinned", "dropped"))
+    if told := ", ".join(f"{count:,} {cause}" for count, cause in lost if count):
+        lines.append(f"    records since the start: {told}; `headgate queue audit` has their ranges")
+    return lines
+
+
+def _room(spool: dict[str, Any]) -> str:
+    left = spool["hours_left"]
+    until = "" if left is None else f", room for {left / 24:,.1f} days" if left > 48 else f", room for {left:.1f} h"
+    return (
+        f"{spool['state']}, {format_size(spool['used_bytes'])} of {format_size(spool['max_bytes'])}"
+        f" used ({spool['fill']:.0%}){until}"
+    )
 
 
 def _broker(status: dict[str, Any]) -> str:
