@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli import queue_target
 
 if TYPE_CHECKING:
+    from gateway.spool.cursor import State
     from gateway.upkeep.audit import Account
+    from gateway.upkeep.survey import Survey
 
 SUMMARY = "Say what is missing, doubled, evicted or unknown for each uplink. Exit code 1 when something is missing."
 
@@ -31,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     span = queue_target.span(options)
     target = queue_target.find(options)
     surveys = target.surveys(options.record_class)
-    states = [survey.state() for survey in surveys]
+    states = [_without_reserve(survey, target) for survey in surveys]
     _check(options.uplink, {m.name for state in states if state is not None for m in state.marks})
     accounts: list[Account] = []
     with Progress("audit", sum(survey.size for survey in surveys)) as progress:
@@ -49,6 +52,21 @@ def run(options: argparse.Namespace) -> int:
         if is_running:
             print("a gateway runs here: this is what the folder said; newer records may be in memory only")
     return int(not is_complete)
+
+
+def _without_reserve(survey: Survey, target: queue_target.Target) -> State | None:
+    """What the folder says; where a gateway runs, the numbers it has not given to any record yet are no riddle."""
+    from dataclasses import replace
+
+    from gateway.control import ControlError
+
+    state = survey.state()
+    with suppress(ControlError):
+        answer = queue_target.running(target) if state is not None else None
+        for queue in answer["spool"]["queues"] if answer else ():
+            if state is not None and queue["record_class"] == survey.part.record_class:
+                state = replace(state, ceiling=min(state.ceiling, queue["head"]))
+    return state
 
 
 def _check(uplink: str | None, known: set[str]) -> None:

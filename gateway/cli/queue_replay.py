@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     last_ms = span.last if span.last is not None else time.time_ns() // 1_000_000
     request = {"do": "queue replay", "uplink": options.uplink, "first_ms": span.first, "last_ms": last_ms}
     ask(folder, request)
+    if not next(u["connected"] for u in ask(folder, {"do": "status"})["uplinks"] if u["name"] == options.uplink):
+        print(f"uplink {options.uplink} is not connected: it is sent when it is", file=sys.stderr)
     if options.no_wait:
         return _told(_replay(ask(folder, {"do": "status"}), options.uplink), options)
     try:

@@ -156,7 +156,10 @@ def seqs(text: str | None) -> tuple[int, int]:
     if not found or not (found[1] or found[3]):
         raise FileError([Mistake(Place(), f"'{text[:40]}' are no numbers of records. Write 4711, 100..200, or 100..")])
     first = int(found[1] or 0)
-    return first, int(found[3] or most) if found[2] else first
+    last = int(found[3] or most) if found[2] else first
+    if first > last:
+        raise FileError([Mistake(Place(), f"--seq {text[:40]}: the first number is larger than the last")])
+    return first, last
 
 
 def print_json(document: Any) -> None:

@@ -142,7 +142,8 @@ def read_text(path: Path, mistakes: Mistakes, asked: Place | None = None) -> str
             return None
         data = path.read_bytes()
     except OSError as error:
-        mistakes.add(at, f"{path}: {(error.strerror or str(error)).lower()}. Check the path and its permissions")
+        what = f"{path}: " if asked else ""  # else it is the place
+        mistakes.add(at, f"{what}{(error.strerror or str(error)).lower()}. Check the path and its permissions")
         return None
     return _decode(data, path, mistakes)
 

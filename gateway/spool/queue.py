@@ -93,7 +93,6 @@ class Queue:
         self._yielding: set[str] = set()
         self._durables: list[tuple[int, asyncio.Future[None]]] = []
         self._drops = Drops(metrics, record_class, clock.monotonic)
-        labels = {"class": record_class}
         self._scrubber = Scrubber(
             store.scrub,
             store.reading,
@@ -102,14 +101,32 @@ class Queue:
             is_calm=lambda: not self._committer.is_degraded,
             on_damage=self._on_damage,
         )
-        metrics.gauge("spool_memory_bytes", lambda: self._window.bytes, **labels)
-        metrics.gauge("spool_used_bytes", lambda: store.writer.used_bytes(self._cursors.floor), **labels)
-        metrics.gauge("spool_fill_ratio", lambda: self._committer.fill, **labels)
-        metrics.gauge("spool_degraded", lambda: float(self._committer.is_degraded), **labels)
-        metrics.gauge("spool_commit_seconds_max", lambda: self._committer.latency.longest, **labels)
+        self._measure(metrics)
         timekeeper.learn(store.state, store.boots)
         timekeeper.followers.append(self._on_clock)
         self._cursors_changed()
+
+    def _measure(self, metrics: Metrics) -> None:
+        """Register what is read when somebody looks."""
+        committer, cursors, window, writer = self._committer, self._cursors, self._window, self._store.writer
+        gauges: dict[str, Callable[[], float]] = {
+            "spool_accepted_seq": lambda: window.head,
+            "spool_durable_seq": lambda: committer.durable,
+            "spool_acked_seq": lambda: min(window.head, cursors.floor),
+            "spool_memory_bytes": lambda: window.bytes,
+            "spool_used_bytes": lambda: writer.used_bytes(cursors.floor),
+            "spool_fill_ratio": lambda: committer.fill,
+            "spool_hours_left": lambda: math.inf if committer.hours_left is None else committer.hours_left,
+            "spool_degraded": lambda: committer.is_degraded,
+            "spool_readonly": lambda: committer.is_readonly,
+            "spool_commit_seconds_p50": lambda: committer.latency.share(0.5),
+            "spool_commit_seconds_p99": lambda: committer.latency.share(0.99),
+            "spool_commit_seconds_max": lambda: committer.latency.longest,
+            "spool_written_today_bytes": lambda: committer.wear.day_bytes,
+            "spool_flushes_today": lambda: committer.wear.day_flushes,
+        }
+        for name, read in gauges.items():
+            metrics.gauge(name, read, **{"class": self.record_class})
 
     def __repr__(self) -> str:
         return f"Queue(epoch={self.epoch!r}, head={self._window.head}, durable={self._committer.durable})"

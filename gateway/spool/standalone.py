@@ -452,12 +452,13 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true", help="every record, a line each")
     parser.add_argument("--csv", action="store_true", help="every value, a line each")
-    parser.add_argument(
-        "--from", type=moment, default=-(1 << 63), dest="first", help="ISO 8601 (UTC), or ms since 1970"
-    )
+    parser.add_argument("--from", type=moment, default=-(1 << 63), dest="first", help="ISO 8601 (UTC), or ms")
     parser.add_argument("--to", type=moment, default=1 << 63, help="before that time; likewise")
     parser.add_argument("--tag", default="", help="only DEVICE/TAG; * and ? stand for others")
     options = parser.parse_args()
+    found = (path for pattern in ("*", "*/*") for path in options.folder.glob(pattern))
+    if not any(path.suffix in (".seg", ".bad") or path.name == "slots" for path in found):
+        parser.error(f"{options.folder} is no spool's folder: it has no *.seg, *.bad or slots. Name the folder itself")
     card = Card(options.folder)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # text that is broken is told all the same

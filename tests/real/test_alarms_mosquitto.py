@@ -31,7 +31,7 @@ class Consumer:
         assert self._ready.wait(10)
 
     def of(self, tag):
-        """The good values of a tag as records bring them, in the order of arrival; bad ones tell that nobody is there."""
+        """The good values of a tag as records bring them, in the order of arrival."""
         values = [m["values"].get(tag) for m in list(self.heard) if "seq" in m]
         return [value for value in values if value is not None]
 

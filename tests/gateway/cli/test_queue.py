@@ -384,3 +384,15 @@ def test_long_work_shows_its_progress_on_a_terminal_only(yard, monkeypatch):
         assert ("verify" in stream.getvalue()) is shows
         assert ("100% [" in stream.getvalue()) is shows
         assert ("/s" in stream.getvalue()) is shows
+
+
+def test_numbers_the_wrong_way_round_are_told(queue, yard):
+    yard.fill(1, 12)
+    code, out, err = queue("inspect", yard.folder, "--seq", "9..3")
+    assert (code, out) == (2, "")
+    assert "--seq 9..3: the first number is larger than the last" in err
+
+
+def test_a_file_that_is_not_there_is_named_once(queue, tmp_path):
+    _, _, err = queue("status", tmp_path / "nothing.yaml")
+    assert err.count("nothing.yaml") == 1

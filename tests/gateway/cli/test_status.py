@@ -38,10 +38,14 @@ def status(tmp_path, capsys):
 
 def test_it_says_how_full_the_spool_is_in_all_and_for_each_class(status):
     said, _ = status
-    assert re.search(r"uplink u: not connected: .*; 0 records acknowledged, [2-9] waiting \(the oldest for [0-9.]+ s\)", said)
-    assert re.search(r"^  spool: ok, [0-9.]+MiB of 1GiB used \([0-9]+%\).* in [0-9]+ flushes written today;", said, re.M)
-    assert re.search(r"^    alarm: ok, [0-9.]+MiB of 102.4MiB used", said, re.M)
-    assert re.search(r"^    data: ok, [0-9.]+MiB of 921.6MiB used", said, re.M)
+    assert re.search(
+        r"uplink u: not connected: .*; 0 records acknowledged, [2-9] waiting \(the oldest for [0-9.]+ s\)", said
+    )
+    assert re.search(
+        r"^  spool: ok, [0-9.]+MiB of 1GiB used \([0-9]+%\).* in [0-9]+ flushes written today;", said, re.MULTILINE
+    )
+    assert re.search(r"^    alarm: ok, [0-9.]+MiB of 102.4MiB used", said, re.MULTILINE)
+    assert re.search(r"^    data: ok, [0-9.]+MiB of 921.6MiB used", said, re.MULTILINE)
 
 
 def test_it_says_when_a_backlog_is_done_how_long_there_is_room_and_what_was_lost(status):

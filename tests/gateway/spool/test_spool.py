@@ -420,21 +420,31 @@ def test_the_metrics_have_names(bench):
             await spool.durable()
             values = {name: value for name, _, value in bench.metrics if name.startswith("spool_")}
             assert set(values) == {
+                "spool_accepted_seq",
+                "spool_acked_seq",
                 "spool_bytes_written_total",
                 "spool_commit_seconds_max",
+                "spool_commit_seconds_p50",
+                "spool_commit_seconds_p99",
                 "spool_corrupt_frames_total",
                 "spool_damaged_records_total",
                 "spool_degraded",
                 "spool_dropped_records_total",
+                "spool_durable_seq",
                 "spool_evicted_records_total",
                 "spool_fill_ratio",
+                "spool_flushes_today",
                 "spool_flushes_total",
                 "spool_frames_total",
+                "spool_hours_left",
                 "spool_memory_bytes",
+                "spool_readonly",
                 "spool_refused_records_total",
                 "spool_thinned_records_total",
                 "spool_used_bytes",
+                "spool_written_today_bytes",
             }
+            assert (values["spool_accepted_seq"], values["spool_durable_seq"], values["spool_acked_seq"]) == (1, 1, 0)
             assert values["spool_frames_total"] == 1
             assert values["spool_bytes_written_total"] >= 4096
             assert values["spool_commit_seconds_max"] > 0

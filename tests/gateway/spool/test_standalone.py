@@ -283,6 +283,16 @@ def test_a_later_version_and_a_missing_zstd_are_told_by_name(store, run):
     assert [json.loads(line)["seq"] for line in out.splitlines()] == [3]
 
 
+@pytest.mark.parametrize("name", ["missing", "empty", "foreign"])
+def test_a_folder_that_is_no_spool_is_told(tmp_path, run, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "letter.txt").write_text("hello")
+    code, out, err = run(tmp_path / name)
+    assert (code, out) == (2, "")
+    assert "is no spool's folder" in err
+
+
 def test_it_changes_nothing(tmp_path, run):
     unpacked(tmp_path / "spool", 2)
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "spool").iterdir()}
