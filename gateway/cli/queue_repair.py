@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     parts = target.parts(options.record_class)
     if target.is_running:
         raise RefusedError(f"{target.folder}: a gateway runs here and mends what it must by itself. Stop it first")
+    parts.sort(key=lambda part: part.record_class != "data")  # the others' copies go below that of data
     mended: list[Mended] = []
     with Progress("repair", sum(Survey(part).size for part in parts)) as progress:
         for part in parts:

@@ -210,6 +210,21 @@ def test_repair_mends_and_says_what(queue, yard):
     assert "nothing is damaged" in queue("repair", yard.folder)[1]
 
 
+def test_repair_writes_a_mended_copy_of_all_classes_to_a_new_folder(queue, yard, tmp_path):
+    yard.fill(1, 60)
+    alarm = tmp_path / "alarm"
+    shutil.copytree(yard.folder, alarm)
+    alarm.rename(yard.folder / "alarm")
+    yard.flip(yard.heads()[3], 300)
+    copy = tmp_path / "copy"
+    code, out, err = queue("repair", yard.folder, "--out", copy)
+    assert (code, "a gap stands for records" in out) == (0, True), err
+    assert queue("verify", copy)[0] == 0
+    assert {q["record_class"] for q in json.loads(queue("status", copy, "--json")[1])["queues"]} == {"alarm", "data"}
+    code, _, err = queue("repair", yard.folder, "--out", copy)
+    assert (code, "is not empty" in err) == (2, True)
+
+
 def test_purge_says_what_goes_does_it_and_leaves_a_trace(queue, yard):
     start = yard.fill(1, 40, uplinks=("cloud", "plant"))
     code, _, err = queue("purge", yard.folder, "--before", yard.t0 + 11_000)
