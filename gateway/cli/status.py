@@ -59,12 +59,8 @@ def _lines(status: dict[str, Any]) -> list[str]:
 def _uplink(uplink: dict[str, Any], cursor: dict[str, Any]) -> list[str]:
     where = f"connected to {uplink['server']}" if uplink["connected"] else f"not connected: {uplink['last_error']}"
     since = f" (the oldest for {lasted(cursor['lag_s'])})" if cursor["lag_records"] else ""
-    lines = [
-        (
-            f"  uplink {uplink['name']}: {where}; {uplink['acknowledged']:,} records acknowledged,"
-            f" {cursor['lag_records']:,} waiting{since}"
-        )
-    ]
+    done = f"{uplink['acknowledged']:,} records acknowledged"
+    lines = [f"  uplink {uplink['name']}: {where}; {done}, {cursor['lag_records']:,} waiting{since}"]
     if uplink["connected"] and uplink["backlog_records"]:
         end = "" if uplink["done_at"] is None else f", done at {iso(uplink['done_at'])}"
         lines.append(
@@ -75,12 +71,8 @@ def _uplink(uplink: dict[str, Any], cursor: dict[str, Any]) -> list[str]:
 
 def _spool(spool: dict[str, Any], clock: str) -> list[str]:
     """The whole, and where there are several classes each of them."""
-    lines = [
-        (
-            f"  spool: {_room(spool)}; {format_size(spool['bytes_today'])} in {spool['flushes_today']:,} flushes written"
-            f" today; clock {clock}"
-        )
-    ]
+    written = f"{format_size(spool['bytes_today'])} in {spool['flushes_today']:,} flushes written today"
+    lines = [f"  spool: {_room(spool)}; {written}; clock {clock}"]
     if len(spool["queues"]) > 1:
         lines += [f"    {queue['record_class']}: {_room(queue)}" for queue in spool["queues"]]
     lost = ((spool[cause], cause) for cause in ("evicted", "refused", "thinned", "dropped"))

@@ -175,6 +175,9 @@ def _lag(queue: Gives, uplink: str) -> tuple[int, int] | None:
 
 def _note(queue: Gives, name: str, share: Share, now_ms: int) -> None:
     queue.add(Note(now_ms, name, asdict(share)), "audit")
+    if share.first_seq > share.last_seq:
+        log.warning("%s by a person: uplink '%s' has all of class %s", name, share.uplink, share.record_class)
+        return
     log.warning(
         "%s by a person: uplink '%s' gives up records %d to %d of class %s, about %d of them",
         name,

@@ -126,3 +126,13 @@ def test_nonsense_is_an_answer_and_not_a_crash(yard, verb, request_):
         assert cursor.committed == 0
 
     run(yard, work, {"cloud": Uplink()})
+
+
+def test_forgetting_an_uplink_that_has_all_tells_of_no_range(yard, caplog):
+    async def work(queue, _cursor, handlers, _metrics):
+        queue.commit(queue.cursor("late"), queue.head)
+        handlers["queue forget"]({"uplink": "late"})
+
+    run(yard, work)
+    assert "forget by a person: uplink 'late' has all of class data" in caplog.text
+    assert "gives up records" not in caplog.text
