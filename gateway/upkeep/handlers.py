@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.clock import Clock
 from gateway.errors import HeadgateError
 from gateway.metrics import Counter, Metrics
-from gateway.upkeep.giving_up import Gives, Share, forget, give_up
+
+if TYPE_CHECKING:
+    from gateway.upkeep.giving_up import Gives, Share
 
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -58,6 +60,8 @@ class Upkeep:
         }
 
     def _purge(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        from gateway.upkeep.giving_up import give_up  # noqa: PLC0415 - a gateway that nobody asks does not pay for it
+
         queues = {queue.record_class: queue for queue in self._queues()}
         gone: list[Share] = []
         try:
@@ -79,6 +83,8 @@ class Upkeep:
         return self._told(gone)
 
     def _forget(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        from gateway.upkeep.giving_up import forget  # noqa: PLC0415 - likewise
+
         uplink = str(request.get("uplink"))
         if uplink in self._uplinks:
             raise HeadgateError(

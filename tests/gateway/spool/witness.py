@@ -34,8 +34,8 @@ def content(record):
 class Entry:
     """A record that was appended.
 
-    `is_stored`: it was called durable while somebody who holds had not acknowledged it. `is_excused`: it was not durable when
-    its run was killed.
+    `is_stored`: it was called durable while somebody who holds had not acknowledged it. `is_excused`: it was not
+    durable when its run was killed.
     """
 
     epoch: str
@@ -246,7 +246,7 @@ class Witness:
             raise BrokenWordError(f"{name} is told {gap}, and there was no cause for it")
         if not inside and gap.cause not in ("damaged", "overtaken"):
             raise BrokenWordError(f"{name} is told {gap}, where there never was a record")
-        # What was given up while the cursor was at it, it has had the first of; how many of them, nobody knows any more.
+        # Of what was given up while the cursor was at it, it has had the first; how many, nobody knows any more.
         most = stop - bisect_right(self.seqs, min(gap.first_seq - 1, view.acked))
         if gap.cause in ("evicted", "memory") and gap.count > most and not view.was_away:
             raise BrokenWordError(f"{name} is told {gap}, and there were {most}")
