@@ -90,7 +90,7 @@ class Backlog:
                 continue
             hole = _hole(found, fetched.position, vanished)
             if hole is not None:
-                _deliver(fetched, hole, request)
+                _deliver(fetched, hole if request.holds or found.damaged is not None else _overtaken(hole), request)
             if found.head is None or found.body is None or found.place is None:
                 break
             size += len(found.body.payload)
@@ -192,6 +192,11 @@ def _deliver_before(fetched: Fetched, gone: Record | None, loss: Record, request
     part = gap_between(gone.gap, fetched.position, loss.gap.first_seq - 1)
     if part is not None:
         _deliver(fetched, gap_record(part, gone.epoch, gone.regime), request)
+
+
+def _overtaken(hole: Record) -> Record:
+    """What a cursor that holds nothing finds missing without a trace was let go of by those who do."""
+    return hole if hole.gap is None else replace(hole, other=replace(hole.gap, cause="overtaken"))
 
 
 def _overtake(fetched: Fetched, record: Record, head: Head, request: Request) -> None:
