@@ -67,13 +67,14 @@ class Spool:
         `Queue.open`.
         """
         names = {name for name in CLASSES if name in classes or name == "data" or _is_used(folder / name)}
-        for name in CLASSES:  # all of them, before anything in one is changed
-            if _below(folder, name).is_dir():
-                await asyncio.to_thread(refuse_foreign, _below(folder, name), FolderDisk(_below(folder, name)))
         timekeeper = Timekeeper(clock, wait_s=clock_wait_s)
+        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             reading = _thread("headgate-read", stack)
             writing = writing or _thread("headgate-write", stack)
+            for below in (_below(folder, name) for name in CLASSES):  # all of them, before anything in one is changed
+                if below.is_dir():
+                    await loop.run_in_executor(writing, refuse_foreign, below, FolderDisk(below))
             queues: dict[RecordClass, Queue] = {}
             for name in sorted(names, key=_outer_first):
                 queue = await Queue.open(

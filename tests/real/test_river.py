@@ -228,6 +228,13 @@ def test_a_minute_of_outage_and_ten_kills_lose_nothing(broker, consumer, counter
     check(counters, consumer, killed)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_hundred_kills_lose_nothing_that_was_accepted_in_time(broker, consumer, counters, gateway, wait_for):
+    killed = outage_and_kills(broker, consumer, counters, gateway, wait_for, outage_s=5, kills=100, pause=(0.1, 4.5))
+    check(counters, consumer, killed)
+
+
 @pytest.mark.timeout(240)
 def test_kills_while_the_link_is_down_lose_nothing_that_was_accepted_in_time(
     broker, consumer, counters, gateway, wait_for

@@ -153,15 +153,18 @@ class Witness:
         if view.is_away:
             view.is_away, view.free[-1] = False, (view.free[-1][0], head)
 
-    def rewound(self, name):
-        """A cursor went back to what it has acknowledged."""
+    def rewound(self, name, position):
+        """A cursor went back to what it has acknowledged; what it said of that before a kill may be lost."""
         view = self.views[name]
-        view.position, view.until = view.acked, math.inf
+        if position > max(view.acked, view.born):
+            view.position = max(view.acked, view.born)
+            self._lost(name, view, position + 1, f"is skipped: the cursor went back to {position} only")
+        view.position, view.until = min(position, view.acked), math.inf
         self.lanes.pop(name, None)
 
-    def parted(self, name, head):
-        """From here on a cursor reads what is up to `head`, and a lane of its own what comes."""
-        self.rewound(name)
+    def parted(self, name, head, position):
+        """From here on a cursor, back at `position`, reads what is up to `head`, and a lane of its own what comes."""
+        self.rewound(name, position)
         view = self.views[name]
         view.until = head
         self.lanes[name] = View(view.holds, head, len(self.seqs), head, head)
@@ -246,8 +249,8 @@ class Witness:
             raise BrokenWordError(f"{name} is told {gap}, and there was no cause for it")
         if not inside and gap.cause not in ("damaged", "overtaken"):
             raise BrokenWordError(f"{name} is told {gap}, where there never was a record")
-        # Of what was given up while the cursor was at it, it has had the first; how many, nobody knows any more.
-        most = stop - bisect_right(self.seqs, min(gap.first_seq - 1, view.acked))
+        # Of what was given up it may have had some, or gets some all the same: how many, nobody knows any more.
+        most = len(self.seqs) - bisect_right(self.seqs, min(gap.first_seq - 1, view.acked))
         if gap.cause in ("evicted", "memory") and gap.count > most and not view.was_away:
             raise BrokenWordError(f"{name} is told {gap}, and there were {most}")
         times = [entry.time for entry in inside]
@@ -397,7 +400,7 @@ class Plant:
         head, cursor = self.queue.status().head, self.cursors[name]
         cursor.rewind(head)
         self.lanes[name] = cursor.branch(head)
-        self.witness.parted(name, head)
+        self.witness.parted(name, head, cursor.position)
 
     def retire(self):
         """All cursors that there are to be have been asked for."""
@@ -441,7 +444,7 @@ class Plant:
     def rewind(self, name):
         self.lanes.pop(name, None)
         self.cursors[name].rewind()
-        self.witness.rewound(name)
+        self.witness.rewound(name, self.cursors[name].position)
 
     def forget(self, name):
         self.queue.forget(name)
