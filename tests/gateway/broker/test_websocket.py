@@ -386,7 +386,7 @@ def test_thousands_of_tiny_frames_do_not_stall_the_turn(network, opened, notatio
                 quiet.say(network.PING)
                 await quiet.packet()
                 slowest = max(slowest, time.monotonic() - start)
-            assert slowest < 0.5
+            assert slowest < 2.0  # generous: machines are shared
             await quiet.close()
             peer.caller.writer.transport.abort()
             await peer.caller.close()

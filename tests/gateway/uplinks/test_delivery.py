@@ -315,7 +315,7 @@ def test_a_refused_record_waits_is_named_once_and_holds_what_is_behind_it(
             await asyncio.sleep(300)
             assert b.spool.commits == []
             assert set(seqs(server)) == {1, 2}
-            assert 6 <= len(seqs(server)) <= 20  # 2 to 60 s apart
+            assert 6 <= len(seqs(server)) <= 40  # 2 to 60 s apart, by chance
             server.answer = lambda _: 0
             await b.until(lambda: b.cursor.committed == 10)
             first = {seq: seqs(server).index(seq) for seq in range(3, 11)}
