@@ -30,8 +30,8 @@ class Commit:
 
     Up to `firm`, only cursors need them whose uplinks are gone: such records give way before new ones are refused.
 
-    Afterwards `evicted` holds the frames that had to go, and `too_large` the records that no segment can hold.
-    `frame_bytes` is where a commit is cut into several frames.
+    `evicted` holds the frames that had to go, from before they go; afterwards `too_large` holds the records that no
+    segment can hold. `frame_bytes` is where a commit is cut into several frames.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Commit:
         self._frame_bytes = frame_bytes
         self._segment_size = segment_size
         self._timeline = timeline
+        self._told = 0
 
     def save(self) -> None:
         """Write the state alone, into the slots. Raises OSError."""
@@ -72,6 +73,12 @@ class Commit:
         self.evicted += heads
         marks = tuple(replace(m, losses=lose(m.losses, m.committed, heads, m.spared)) for m in self._state.marks)
         self._state = replace(self._state, marks=marks)
+
+    def news(self) -> Sequence[Head]:
+        """What of `evicted` nobody has asked for yet. For the event loop, also while the writer thread is at work."""
+        heads = self.evicted[self._told :]
+        self._told += len(heads)
+        return heads
 
     def document(self) -> bytes:
         """The state, with what was lost until now."""

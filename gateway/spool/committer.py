@@ -119,6 +119,7 @@ class Committer:
         self._urgent = 0
         self._timer: asyncio.TimerHandle | None = None
         self._job: asyncio.Future[Any] | None = None
+        self._commit: Commit | None = None
         self._job_since = 0.0
         self._retry_at = -math.inf
         self._pause_s = 1.0
@@ -255,6 +256,7 @@ class Committer:
         records, times = self._window.pending(self._pending_after(), self._rules.job_bytes)
         self.in_flight = records[-1].seq
         state, commit = self._make()
+        self._commit = commit
         now = self._clock.monotonic()
         self._run(partial(commit.write, records, times, now), partial(self._committed, state, commit))
 
@@ -317,14 +319,13 @@ class Committer:
 
     def _committed(self, state: State, commit: Commit, job: asyncio.Future[None]) -> None:
         """The writer thread is done with records, or with the state alone."""
-        self._job = None
+        self._job = self._commit = None
         self.latency.note(self._clock.monotonic() - self._job_since)
         before = self.written
         self.written = self.in_flight = max(before, self._writer.written)
         if self._writer.written >= self._writer.epoch_first:
             self._stored = self._writer.written
-        if commit.evicted:
-            self._owner.on_evicted(commit.evicted)
+        self._tell(commit)
         error = job.exception()
         if isinstance(error, FullError):
             self._block()
@@ -339,6 +340,19 @@ class Committer:
         self._keep_pace()
         self._owner.on_settled()
         self.plan()
+
+    def tell_evicted(self) -> None:
+        """Tell now of what the writer has given up until now, without waiting for the end of its job.
+
+        It notes what it gives up before it touches it: who misses something on the disk hears of it here.
+        """
+        if self._commit is not None:
+            self._tell(self._commit)
+
+    def _tell(self, commit: Commit) -> None:
+        heads = commit.news()
+        if heads:
+            self._owner.on_evicted(heads)
 
     def _keep_pace(self) -> None:
         """Note how much is stored, and warn when it becomes much."""

@@ -7,13 +7,14 @@ reading thread. Acknowledged ranges and times away are stepped over, losses are 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
 
-from gateway.spool.backlog import Backlog, Request
+from gateway.spool.backlog import Backlog, Fetched, Request
 from gateway.spool.cursor import Reading, Span
-from gateway.spool.losses import gap_between
+from gateway.spool.islands import outside
+from gateway.spool.losses import Losses, gap_between
 from gateway.spool.record import Gap, Record, gap_record
+from gateway.spool.store import Store
 from gateway.spool.timekeeper import Timekeeper
 from gateway.spool.window import Window
 
@@ -21,18 +22,22 @@ _MOST_LOOKS = 64
 
 
 class HandingOut:
-    """Serves the readings of one queue. `thread` is the one that reads; the epoch's first record is number `first`."""
+    """Serves the readings of one queue, and reads in the thread of its store that is there for that.
+
+    `tell_evicted` has the cursors told of all that was given up until now.
+    """
 
     def __init__(
-        self, window: Window, backlog: Backlog, thread: Executor, timekeeper: Timekeeper, *, epoch: str, first: int
+        self, window: Window, store: Store, timekeeper: Timekeeper, *, epoch: str, tell_evicted: Callable[[], None]
     ) -> None:
         self._window = window
-        self._backlog = backlog
-        self._thread = thread
+        self._backlog = Backlog(store.reader)
+        self._thread = store.reading
         self._timekeeper = timekeeper
         self._timeline = timekeeper.timeline
         self._epoch = epoch
-        self._first = first
+        self._first = store.writer.epoch_first
+        self._tell_evicted = tell_evicted
 
     def take(self, reading: Reading, n: int) -> Sequence[Record] | None:
         """The next records, at most `n`, as far as they are in memory; advances the reading's `position`.
@@ -101,6 +106,12 @@ class HandingOut:
         fetched = await loop.run_in_executor(self._thread, self._backlog.fetch, request)
         if reading.position != position or reading.stop != stop:
             return  # it was rewound meanwhile
+        self._tell_evicted()
+        # What was given up while the disk was asked was not told: it is asked anew. That comes to an end, for each time
+        # the writer has filled one segment more, which takes far longer than reading.
+        is_outdated = reading.span is None and cursor.losses is not losses
+        if is_outdated and _has_passed_over(fetched, position, cursor.losses):
+            return
         reading.place = fetched.place
         reading.ahead.extend(fetched.records)
         if fetched.records:
@@ -113,6 +124,8 @@ class HandingOut:
         if first > last or reading.span is not None:
             reading.position = max(position, last)
             return
+        if is_outdated:
+            return
         following = self._window.record_after(last)
         if following is not None:
             last_time = self._timeline.known(following.time, following.regime)
@@ -120,6 +133,17 @@ class HandingOut:
             last_time = self._timekeeper.known_now()
         gap = Gap(first, last, 0, last_time, last - first + 1, "damaged" if cursor.holds else "overtaken")
         reading.ahead.append(gap_record(gap, self._epoch))
+
+
+def _has_passed_over(fetched: Fetched, position: int, losses: Losses) -> bool:
+    """Whether what was fetched above `position` leaves out a part of these losses, or has it as damaged."""
+    told = [
+        (record.seq if record.gap is None else record.gap.first_seq, record.seq)
+        for record in fetched.records
+        if record.gap is None or record.gap.cause != "damaged"
+    ]
+    missing = outside(told, position + 1, fetched.position)
+    return any(loss.gap.first_seq <= last and first <= loss.gap.last_seq for first, last in missing for loss in losses)
 
 
 def _between(records: Sequence[Record], position: int, stop: int) -> list[Record]:

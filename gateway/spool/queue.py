@@ -29,7 +29,6 @@ from gateway.journal.disk import Disk
 from gateway.journal.frame import Head
 from gateway.metrics import Metrics
 from gateway.model import Batch, RecordClass
-from gateway.spool.backlog import Backlog
 from gateway.spool.committer import Committer, Rules
 from gateway.spool.cursor import MOST_CURSORS, Cursor, Cursors, Reading
 from gateway.spool.drops import Drops, evict, forfeit
@@ -72,11 +71,7 @@ class Queue:
         self._ram_bytes = self._shed_at = limits.ram_bytes
         self._stock_bytes = limits.ram_bytes // 4
         self._interval_s = math.inf
-        first = store.writer.epoch_first
-        self._window = Window(first - 1)
-        self._out = HandingOut(
-            self._window, Backlog(store.reader), store.reading, timekeeper, epoch=self.epoch, first=first
-        )
+        self._window = Window(store.writer.epoch_first - 1)
         self._cursors = Cursors(store.state.marks, self._window.head)
         rules = Rules(
             interval_s=limits.commit_interval_s,
@@ -87,6 +82,9 @@ class Queue:
         )
         self._committer = Committer(
             store, self._window, self._cursors, self, rules=rules, clock=clock, timeline=self._timeline
+        )
+        self._out = HandingOut(
+            self._window, store, timekeeper, epoch=self.epoch, tell_evicted=self._committer.tell_evicted
         )
         self._waiting: list[Callable[[], object]] = []
         self._arrivals: set[asyncio.Future[None]] = set()

@@ -45,7 +45,7 @@ class Bench:
         self.texts = Definition("pump", ("text", "state"), ("string", "uint16"), ("", ""), (None, None))
         self.clock = SystemClock()
         self.metrics = Metrics()
-        self.writing = None
+        self.writing = self.reading = None
 
     def batch(self, n, *, size=0):
         """The batch number `n`; `size` makes it that many bytes heavier, and hard to compress."""
@@ -71,7 +71,7 @@ class Bench:
             disk=disk,
             segment_size=self.segment_size,
             writing=self.writing,
-            reading=self.writing,
+            reading=self.reading or self.writing,
         )
 
     def abandon(self, spool):

@@ -23,7 +23,7 @@ def test_a_queue_behaves_as_a_plain_list_would_for_a_long_time(work, persist):
 @pytest.fixture
 def plant(virtual_bench, make_disk, proof):
     virtual_bench.segment_size = 32 * 1024
-    limits = {"commit_interval_s": 1.0, "max_bytes": 4 * 32 * 1024 + 128 * 1024}
+    limits = {"commit_interval_s": 1.0, "max_bytes": 4 * 32 * 1024 + 128 * 1024, "ram_bytes": 60_000}
     return proof.Plant(virtual_bench, make_disk(), proof.Witness("evicted"), **limits)
 
 
@@ -150,6 +150,19 @@ def test_slots_that_refuse_are_made_anew_at_once(plant, run_virtual):
         assert failed
         await plant.open(cloud=True)
         assert await plant.read("cloud") == []
+        plant.kill()
+
+    run_virtual(main())
+
+
+def test_one_who_holds_nothing_is_overtaken_and_nothing_is_damaged(plant, run_virtual):
+    async def main():
+        await plant.open(cloud=True, guest=False)
+        await fill(plant, 8)
+        await plant.read_and_ack("cloud")
+        await fill(plant, 8)
+        found = await plant.read("guest")
+        assert [record.gap.cause for record in found if record.gap is not None] == ["overtaken"]
         plant.kill()
 
     run_virtual(main())

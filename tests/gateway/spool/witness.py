@@ -63,7 +63,6 @@ class View:
     until: float = math.inf
     free: list = field(default_factory=list)
     is_away: bool = False
-    was_away: bool = False
 
     def is_owed(self, seq):
         """Whether a record that was appended is its own, and not acknowledged."""
@@ -83,6 +82,7 @@ class Witness:
         self.seqs = []
         self.views = {}
         self.lanes = {}
+        self.away = set()
         self.epochs = []
         self.run_from = 0
         self.gaps = 0
@@ -145,7 +145,7 @@ class Witness:
         view = self.views.get(name)
         if view is None:
             # One that was forgotten is back where the power failed before that was stored; it is owed nothing.
-            self.views[name] = View(holds, head, len(self.seqs), acked=position, was_away=position < head)
+            self.views[name] = View(holds, head, len(self.seqs), acked=position)
             return
         if view.holds and position > max(view.acked, view.born):
             self._lost(name, view, position + 1, f"is skipped: the cursor stands at {position}")
@@ -172,9 +172,13 @@ class Witness:
     def retired(self, names, head):
         """The uplinks of these names, and no others, are in the file."""
         for name, view in self.views.items():
-            if name not in names and view.holds and not view.is_away:
-                view.is_away = view.was_away = True
+            if name in names or not view.holds:
+                continue
+            if not view.is_away:
+                view.is_away = True
                 view.free.append((head + 1, math.inf))
+                self.away.add(name)
+            view.free[-1] = (min(view.free[-1][0], head + 1), math.inf)
 
     def acked(self, name, seq):
         """That uplink has acknowledged everything up to the number."""
@@ -241,7 +245,7 @@ class Witness:
             raise BrokenWordError(f"{name} got a gap that cannot be: {record}")
         start, stop = (bisect_right(self.seqs, seq) for seq in (gap.first_seq - 1, gap.last_seq))
         inside = [self.entries[seq] for seq in self.seqs[start:stop]]
-        allowed = self.causes | ({"overtaken"} if view.was_away or not view.holds else set())
+        allowed = self.causes | ({"overtaken"} if name in self.away or not view.holds else set())
         owed = [seq for seq in self.seqs[start:stop] if view.is_owed(seq) and not self.entries[seq].is_excused]
         if inside and not owed:
             allowed.add("damaged")  # a frame torn by a power cut looks like one damaged later
@@ -251,7 +255,7 @@ class Witness:
             raise BrokenWordError(f"{name} is told {gap}, where there never was a record")
         # Of what was given up it may have had some, or gets some all the same: how many, nobody knows any more.
         most = len(self.seqs) - bisect_right(self.seqs, min(gap.first_seq - 1, view.acked))
-        if gap.cause in ("evicted", "memory") and gap.count > most and not view.was_away:
+        if gap.cause in ("evicted", "memory") and gap.count > most and name not in self.away:
             raise BrokenWordError(f"{name} is told {gap}, and there were {most}")
         times = [entry.time for entry in inside]
         if (
