@@ -161,9 +161,9 @@ class Cursor(Reading):
     def claim(self, head: int, epoch: str, now_ms: int) -> None:
         """Its uplink is there. If it was gone for a while, what came meanwhile is a loss to it."""
         self.is_claimed = True
-        if self.holds_until is not None and head > max(self.holds_until, self.committed):
-            first = max(self.holds_until, self.committed) + 1
-            gap = Gap(first, head, 0, now_ms, head - first + 1, "overtaken")
+        known = [last for _, last in absences(self.losses)]  # of being away before, and nothing was stored since
+        if self.holds_until is not None and head > (last := max(self.holds_until, self.committed, *known)):
+            gap = Gap(last + 1, head, 0, now_ms, head - last, "overtaken")
             self.losses = miss(self.losses, gap, epoch)
         self.holds_until = None
         self.aim()

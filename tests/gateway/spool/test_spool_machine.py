@@ -166,3 +166,22 @@ def test_one_who_holds_nothing_is_overtaken_and_nothing_is_damaged(plant, run_vi
         plant.kill()
 
     run_virtual(main())
+
+
+def test_one_who_is_away_twice_and_reads_nothing_between_is_told_of_both_times(plant, run_virtual):
+    async def main():
+        await plant.open(cloud=True)
+        plant.append()
+        await plant.durable()
+        for _ in range(2):
+            await plant.close()
+            await plant.open(other=False)
+            plant.retire()
+            plant.append()
+            plant.cursor("cloud")
+        found = [record.gap for record in await plant.read("cloud") if record.gap is not None]
+        assert {gap.cause for gap in found} == {"overtaken"}
+        assert (found[0].first_seq, found[-1].last_seq) == (2, plant.queue.head)
+        plant.kill()
+
+    run_virtual(main())
