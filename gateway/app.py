@@ -1,8 +1,8 @@
 """The one place where parts meet: it starts and stops one device line or uplink by name, and all of them in order.
 
-Start: store, control socket, broker, uplinks, lines, ready. Stop: lines (no new samples), uplinks (send what is new,
-say stopped), broker, control socket, store (what is not acknowledged goes to the disk). A part that fails is contained;
-the others go on.
+Start: store, control socket, broker, uplinks, lines, ready. Stop: commands, lines (no new samples), uplinks (send what
+is new, say stopped), broker, control socket, store (what is not acknowledged goes to the disk). A part that fails is
+contained; the others go on.
 """
 
 from __future__ import annotations
@@ -12,25 +12,33 @@ import logging
 import resource
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gateway import __version__
 from gateway.acquisition.line import Line
+from gateway.acquisition.roster import DeviceHealth
 from gateway.clock import Clock, SystemClock
+from gateway.commands.audit import Audit
+from gateway.commands.mqtt import Inbox
+from gateway.commands.taking import Commands
+from gateway.commands.targets import Targets
 from gateway.config import Config
-from gateway.control import Control
-from gateway.driver import LineKey, find
+from gateway.control import Control, Handler
+from gateway.driver import Driver, LineKey, find
 from gateway.errors import HeadgateError, RefusedError
 from gateway.image import Image
+from gateway.lessons import Lessons
 from gateway.metrics import Metrics
 from gateway.model import Batch, Device, DeviceState
 from gateway.settings.broker import Broker
+from gateway.spool.record import Record
 from gateway.spool.spool import Spool
 from gateway.supervisor import Supervisor, contained
 from gateway.systemd import Notifier
+from gateway.tools import Tools
 from gateway.upkeep.handlers import Upkeep
 from gateway.uplinks.forwarder import Forwarder
 from gateway.uplinks.payload_json import plain
@@ -68,6 +76,7 @@ class App:
         self._stack = AsyncExitStack()
         self.broker: Embedded | None = None
         self._tap: Tap | None = None
+        self._inbox: Inbox | None = None
         self._forwarders: dict[str, Forwarder] = {}
         self._lines: dict[str, Line] = {}
         self._groups = 0
@@ -92,6 +101,10 @@ class App:
             clock_wait_s=file.spool.clock_wait_s,
         )
         self._stack.push_async_callback(contained, "spool", self._close_spool)
+        self._lessons = await self._stack.enter_async_context(Lessons(path, writing=writing, metrics=self.metrics))
+        self.supervisor.start("lessons", self._lessons.run)
+        self._stack.push_async_callback(self.supervisor.stop, "lessons", timeout_s=_LINE_STOP_S)
+        self._take_commands()
         await self._open_control()
         if file.broker is not None:
             await self._start_broker(file.broker, writing)
@@ -112,6 +125,7 @@ class App:
         self._notifier.stopping()
         log.info("stopping")
         await self.supervisor.stop("watch", timeout_s=_LINE_STOP_S)
+        await self.supervisor.stop("commands", timeout_s=_LINE_STOP_S)
         await asyncio.gather(*(self.stop_line(port) for port in list(self._lines)))
         await asyncio.gather(*(self.stop_uplink(name) for name in list(self._forwarders)))
         await self._stack.aclose()
@@ -132,6 +146,7 @@ class App:
             clock=self.clock,
             metrics=self.metrics,
             number=self._groups,
+            memory=self._lessons,
         )
         self._groups += sum(len(file.groups[device.name]) for device in devices)
         self._lines[key.port] = line
@@ -151,6 +166,7 @@ class App:
             streams=[(queue, queue.cursor(name, holds=bool(options.holds))) for queue in queues],
             states=self.image.states,
             latest=self.image.batches,
+            inbox=self._inbox if options.commands else None,
             clock=self.clock,
             metrics=self.metrics,
         )
@@ -184,6 +200,8 @@ class App:
             metrics=self.metrics,
         )
         self._tap.online()
+        if self._inbox is not None:
+            self._inbox.listen_at(self.broker.door(self._config.gateway))
         self._stack.callback(self._tap.stopped)
         self.supervisor.start("broker listeners", self.broker.run)
         self._stack.push_async_callback(self.supervisor.stop, "broker listeners", timeout_s=_LINE_STOP_S)
@@ -194,6 +212,33 @@ class App:
             log.info("there is no broker: nothing is read anew")
         else:
             await contained("reload", self.broker.reload)
+
+    def _take_commands(self) -> None:
+        """Carry out writes to tags from now on, wherever they come from."""
+        file = self._config
+        targets = Targets(file.lines, file.groups, file.prefix)
+        self.commands = Commands(
+            targets,
+            lines=self._lines.get,
+            states=self.image.states,
+            audit=Audit(self.spool, self._tell, is_strict=file.commands.is_strict),
+            is_clock_right=lambda: self.spool.clock_worth != "unsynced",
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        self._inbox = Inbox(
+            self.commands,
+            targets,
+            prefix=file.prefix,
+            gateway=file.gateway,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        self.supervisor.start("commands", self.commands.run)
+
+    def _tell(self, record: Record) -> None:
+        if self._tap is not None:
+            self._tap.note(record)
 
     def _sink(self, batch: Batch) -> None:
         queue = self.spool.queue_of(batch.group)
@@ -219,7 +264,9 @@ class App:
         """Without its socket the gateway still does its work: only the commands that ask it do not."""
         queues = self.spool.queues
         upkeep = Upkeep(queues.values, self._forwarders, clock=self.clock, metrics=self.metrics)
-        handlers = {"status": self._say_status, "read": self._say_samples, **upkeep.handlers}
+        handlers: dict[str, Handler] = {"status": self._say_status, "read": self._say_samples, **upkeep.handlers}
+        handlers["write"] = self.commands.ask
+        handlers |= Tools(self._borrow).handlers
         control = Control(self._config.spool.path, handlers)
         try:
             await self._stack.enter_async_context(control)
@@ -238,6 +285,13 @@ class App:
                     cursor.name,
                 )
 
+    def _borrow(self, device: str) -> AbstractContextManager[Driver]:
+        """The driver of a device's line, for a tool. Raises HeadgateError."""
+        for key, devices in self._config.lines.items():
+            if any(device in (whole.name, *(part.name for part in whole.parts)) for whole in devices):
+                return self._lines[key.port].borrow()
+        raise HeadgateError(f"there is no device '{device}'; there are: {', '.join(self._config.groups)}")
+
     def _say_samples(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         device = request.get("device")
         if device is not None and device not in list(self._config.groups):
@@ -250,7 +304,8 @@ class App:
             "version": __version__,
             "up_s": self.clock.monotonic() - self._started,
             "clock": self.spool.clock_worth,
-            "devices": [self._device_status(device) for device in self._config.devices],
+            "devices": self._devices_status(),
+            "lines": [asdict(line.status()) for line in self._lines.values()],
             "uplinks": [asdict(forwarder.status()) for forwarder in self._forwarders.values()],
             "broker": None if self.broker is None else self.broker.status(),
             "spool": asdict(self.spool.status()),
@@ -261,13 +316,23 @@ class App:
             "metrics": [{"name": name, "labels": labels, "value": value} for name, labels, value in self.metrics],
         }
 
-    def _device_status(self, device: Device) -> dict[str, Any]:
+    def _devices_status(self) -> list[dict[str, Any]]:
+        health = {found.device: found for line in self._lines.values() for found in line.health()}
+        return [
+            self._device_status(device, health.get(device.part_of or device.name)) for device in self._config.devices
+        ]
+
+    def _device_status(self, device: Device, health: DeviceHealth | None) -> dict[str, Any]:
+        """What the world was told of the device, and what its line knows of it beyond that."""
         state = self.image.states.get(device.name)
         return {
             "name": device.name,
             "state": "unknown" if state is None else "online" if state.online else "offline",
-            "cause": "" if state is None else state.cause,
+            "cause": "" if state is None else state.cause if health is None else health.cause,
             "since": None if state is None else state.since,
+            "failures": 0 if health is None else health.failures,
+            "ask_again_s": None if health is None else health.ask_again_s,
+            "resting": 0 if health is None else health.resting,
             "tags": len(device.tags),
             "bad": self.image.count_bad(device.name),
         }

@@ -5,20 +5,21 @@ Nothing is touched: no network, no folder made. Files that the gateway file name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from pydantic import Field
 
-from gateway.driver import Driver, LineKey, find
+from gateway.driver import Driver, LineKey, Writes, find
 from gateway.errors import FileError, Mistake
 from gateway.mapping.loader import Loader
 from gateway.mapping.reading import Reading
 from gateway.mapping.schema import Section
-from gateway.model import CLASSES, Device, Place, ScanGroup
+from gateway.model import CLASSES, Device, Place, ScanGroup, Tag
 from gateway.settings.broker import Broker, check_live_topics, read_broker
+from gateway.settings.commands import Commands, check_commands, once_each, read_commands
 from gateway.settings.spool import Spool, check_shares, read_spool
 from gateway.settings.uplinks import check_topics, read_uplinks, warn_of_own_broker, wrong_topic
 from gateway.uplinks.options import Options
@@ -33,6 +34,9 @@ _PREFIX = "headgate/{gateway}"
 class Config:
     """What a checked file says. `prefix` is filled in; `groups` are by device name; devices of a line have one driver.
 
+    A part of a device stands in `devices` like any other, and has no groups: those of its whole hold its tags. The
+    devices in `lines` are the wholes, with their parts.
+
     `warnings` are what works but should not stay so.
     """
 
@@ -41,6 +45,7 @@ class Config:
     spool: Spool
     uplinks: Mapping[str, Options]
     broker: Broker | None = None
+    commands: Commands = field(default_factory=Commands)
     devices: tuple[Device, ...]
     groups: Mapping[str, tuple[ScanGroup, ...]]
     lines: Mapping[LineKey, tuple[Device, ...]]
@@ -57,6 +62,7 @@ class GatewayFile(Section):
     spool: dict[str, Any] | None = Field(None, description="The durable queue between the devices and the uplinks.")
     uplinks: dict[str, Any] | None = Field(None, description="Where values go: MQTT sessions by name, any number.")
     broker: dict[str, Any] | None = Field(None, description="The embedded MQTT broker; without the key there is none.")
+    commands: dict[str, Any] | None = Field(None, description="How writes to tags are recorded.")
     templates: dict[str, Any] | None = Field(None, description="Devices with holes, by name, for fleets of equal ones.")
     devices: dict[str, Any] = Field(
         default_factory=dict, description="Where values come from: the devices by name. A broker alone needs none."
@@ -75,6 +81,7 @@ class _Draft:
     spool: Spool | None
     uplinks: Mapping[str, Options]
     broker: Broker | None
+    commands: Commands
     devices: tuple[Device, ...]
     keys: Mapping[str, LineKey]
     urls: Mapping[str, Place]
@@ -125,15 +132,21 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
     check_topics(uplinks, devices, written, reading)
     if spool is not None:
         check_shares(spool, {tag.record_class for device in devices for tag in device.tags}, stored, stored_at, reading)
+    at = reading.places.locate(data, ["commands"], start, key=True)
+    commands = read_commands(_section(data, "commands"), at, reading)
+    ports = () if broker is None else tuple(address.port for address in broker.options.listen if address.port)
+    uplinks = once_each(uplinks, ports, written, reading)
+    check_commands(commands, uplinks, devices, at, reading, has_broker="broker" in data)
     if broker is not None:
         check_live_topics(broker, devices, _section(data, "broker"), reading)
-        warn_of_own_broker(uplinks, (a.port for a in broker.options.listen if a.port), written, reading)
+        warn_of_own_broker(uplinks, ports, written, reading)
     return _Draft(
         gateway=name,
         prefix=prefix.replace("{gateway}", name),
         spool=spool,
         uplinks=uplinks,
         broker=broker,
+        commands=commands,
         devices=devices,
         keys=loader.lines,
         urls=loader.urls,
@@ -144,8 +157,9 @@ def _read(data: dict[str, Any], reading: Reading, start: Place) -> _Draft:
 def _compiled(draft: _Draft, reading: Reading) -> Config:
     """Have the drivers plan their reads. Raises FileError with all mistakes so far."""
     reading.places.forget()  # a document of 10,000 tags is larger than what is made of it now, in its place
-    groups = _compile(draft, reading)
-    lines = _lines(draft, reading)
+    wholes = _wholes(draft.devices)
+    groups = _compile(draft, wholes, reading)
+    lines = _lines(draft, wholes, reading)
     reading.mistakes.check()
     return Config(
         gateway=draft.gateway,
@@ -153,6 +167,7 @@ def _compiled(draft: _Draft, reading: Reading) -> Config:
         spool=cast(Spool, draft.spool),  # None came with a mistake
         uplinks=draft.uplinks,
         broker=draft.broker,
+        commands=draft.commands,
         devices=draft.devices,
         groups=groups,
         lines=lines,
@@ -166,18 +181,34 @@ def _section(data: dict[str, Any], key: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _compile(draft: _Draft, reading: Reading) -> dict[str, tuple[ScanGroup, ...]]:
+def _compile(draft: _Draft, wholes: Mapping[str, Device], reading: Reading) -> dict[str, tuple[ScanGroup, ...]]:
     """The scan groups of each device; what its driver finds wrong is noted."""
     groups: dict[str, tuple[ScanGroup, ...]] = {}
     for device in draft.devices:
+        if device.part_of:
+            groups[device.name] = ()  # what it gets stands in the groups of the whole
+            continue
         try:
-            groups[device.name] = tuple(_groups(device, reading))
+            groups[device.name] = tuple(_groups(wholes[device.name], reading))
         except FileError as error:
             for mistake in error.mistakes:
                 at = mistake.place if mistake.place.line else device.place
                 mine = at == device.place or (device.name in draft.listed and at.file == device.place.file)
                 reading.mistakes.add(at, f"device '{device.name}': {mistake.text}" if mine else mistake.text)
     return groups
+
+
+def _wholes(devices: Iterable[Device]) -> dict[str, Device]:
+    """The devices that are no parts, with their parts and all tags, as their drivers know them."""
+    wholes = {device.name: device for device in devices if not device.part_of}
+    parts: dict[str, list[Device]] = {}
+    for device in devices:
+        if device.part_of:
+            parts.setdefault(device.part_of, []).append(device)
+    for name, found in parts.items():
+        own = wholes[name]
+        wholes[name] = replace(own, parts=tuple(found), tags=(*own.tags, *(tag for part in found for tag in part.tags)))
+    return wholes
 
 
 def _groups(device: Device, reading: Reading) -> Iterator[ScanGroup]:
@@ -197,13 +228,25 @@ def _groups(device: Device, reading: Reading) -> Iterator[ScanGroup]:
         except FileError as error:
             mistakes |= dict.fromkeys(error.mistakes)
             continue
+        mistakes |= dict.fromkeys(_unwritable(driver, device, tags))
         for group in compiled:  # a driver need not know of classes
             yield group if group.record_class == name else replace(group, record_class=name)
     if mistakes:
         raise FileError(mistakes)
 
 
-def _lines(draft: _Draft, reading: Reading) -> dict[LineKey, tuple[Device, ...]]:
+def _unwritable(driver: type[Driver], device: Device, tags: Iterable[Tag]) -> Iterator[Mistake]:
+    """What is wrong with tags that shall be written; that a driver cannot write at all is noted where tags are read."""
+    for tag in tags:
+        if tag.write is None or not issubclass(driver, Writes):
+            continue
+        try:
+            driver.check_write(device, tag)
+        except ValueError as error:
+            yield Mistake(tag.place, f"tag '{tag.name}': write: {error}")
+
+
+def _lines(draft: _Draft, wholes: Mapping[str, Device], reading: Reading) -> dict[LineKey, tuple[Device, ...]]:
     """The devices of each line. One port cannot be run with two sets of parameters, nor by two drivers."""
     first: dict[str, tuple[LineKey, Device]] = {}
     lines: dict[LineKey, tuple[Device, ...]] = {}
@@ -220,5 +263,5 @@ def _lines(draft: _Draft, reading: Reading) -> dict[LineKey, tuple[Device, ...]]
             at = draft.urls[device.name]
             differ = f"'{key.parameters}', there '{other_key.parameters}'"
             reading.mistakes.add(at, f"{where} with other parameters: here {differ}. Make them equal")
-        lines[key] = (*lines.get(key, ()), device)
+        lines[key] = (*lines.get(key, ()), wholes[device.name])
     return lines

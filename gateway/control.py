@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +26,8 @@ from gateway.errors import HeadgateError, RefusedError
 
 log = logging.getLogger("headgate.control")
 
-Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Takes a request, gives the answer's fields. Raises HeadgateError for what the asker did wrong."""
+Handler = Callable[[Mapping[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+"""Takes a request, gives the answer's fields, or promises them. Raises HeadgateError for what the asker did wrong."""
 
 SOCKET = "control.sock"
 _LONGEST_LINE = 64 * 1024
@@ -89,7 +89,7 @@ class Control:
         self._clients.add(writer)
         try:
             while line := await asyncio.wait_for(reader.readline(), _IDLE_S):
-                writer.write(orjson.dumps(self._answer(line), default=str) + b"\n")
+                writer.write(orjson.dumps(await self._answer(line), default=str) + b"\n")
                 await asyncio.wait_for(writer.drain(), _IDLE_S)
         except ValueError:  # a line beyond the limit
             log.info("closed a control connection: its request is longer than %d bytes", _LONGEST_LINE)
@@ -99,7 +99,7 @@ class Control:
             self._clients.discard(writer)
             writer.close()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = orjson.loads(line)
             verb = request["do"]
@@ -111,9 +111,12 @@ class Control:
                 "error": f'not a request: expected one line {{"do": VERB, …}} with VERB one of {known}',
             }
         try:
-            return {"ok": True, **handler(request)}
+            answer = handler(request)
+            if isinstance(answer, Awaitable):
+                answer = await answer
         except HeadgateError as error:
             return {"ok": False, "error": str(error)}
+        return {"ok": True, **answer}
 
 
 def ask(folder: Path, request: Mapping[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class DeviceError(FieldError):
         self.partial = partial
 
 
+class TagError(FieldError):
+    """What was asked of this tag alone failed: the unit answered, and said no. Nothing else is harmed."""
+
+
 class LineError(FieldError):
     """The connection or port is gone: all devices on it are out of reach. The line is left and entered anew."""
 

@@ -78,13 +78,30 @@ class Deadband:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRules:
+    """What may be written to a tag over MQTT. Values and limits are engineering values, after scaling.
+
+    `values` are the only ones allowed, where there are any. Two writes are at least `every_s` apart. A command that
+    says when it was made and is older than `expires_s` is refused. `read_back` reads the tag after the write and
+    answers with what it holds.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    values: tuple[Value, ...] = ()
+    every_s: float = 0.0
+    expires_s: float | None = None
+    read_back: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tag:
     """A named value of a device, as the mapping declares it.
 
     `scale` and `offset` turn raw into engineering values: value = raw * scale + offset. `on` says when a sample is
     sent: after every poll, or on significant change (`deadband`) and at least each `max_silence_s`. `options` are the
     keys that only its driver knows, already checked by the driver's own model. Tags of different classes never share a
-    group.
+    group. `part` is the part of its device that it belongs to, empty for the device itself.
     """
 
     name: str
@@ -94,16 +111,18 @@ class Tag:
     scale: float = 1.0
     offset: float = 0.0
     unit: str = ""
+    quantity: str = ""
     deadband: Deadband | None = None
     max_silence_s: float | None = None
     on: Literal["change", "always"] = "always"
     every_s: float = 1.0
     record_class: RecordClass = "data"
-    write: bool = False
+    write: WriteRules | None = None
     min: float | None = None
     max: float | None = None
     decimals: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""
     place: Place = field(default=Place(), compare=False)
 
     @property
@@ -114,7 +133,11 @@ class Tag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device of the file. `options`: an instance of its driver's `DeviceOptions`; `fields` feed topic templates."""
+    """One device of the file. `options`: an instance of its driver's `DeviceOptions`; `fields` feed topic templates.
+
+    A device can have `parts`, which are devices to everybody but its driver: their tags stand among its own too, and
+    are read together with them. A part says in `part_of` whose it is.
+    """
 
     name: str
     driver: str
@@ -122,6 +145,8 @@ class Device:
     options: Any = None
     tags: tuple[Tag, ...] = ()
     fields: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Device, ...] = ()
+    part_of: str = ""
     place: Place = field(default=Place(), compare=False)
 
 
@@ -184,13 +209,14 @@ class ScanGroup(Definition):
     """Tags of one device that are read together, in the order in which their values stand in a batch.
 
     `plan` belongs to the driver that compiled the group and to nobody else. `requests` is how many one read takes, 0
-    where the driver does not know.
+    where the driver does not know. Where tags belong to parts of the device, `parts` says what each gets.
     """
 
     tags: tuple[Tag, ...]
     every_s: float
     plan: Any = None
     requests: int = 0
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def of(
@@ -204,19 +230,39 @@ class ScanGroup(Definition):
         requests: int = 0,
     ) -> ScanGroup:
         """Bind `tags` of `device`; `types` are the types as read, one a tag. A scaled tag is published as float64."""
-        return cls(
-            device=device.name,
-            names=tuple(t.name for t in tags),
-            types=tuple("float64" if t.is_scaled else kind for t, kind in zip(tags, types, strict=True)),
-            units=tuple(t.unit for t in tags),
-            decimals=tuple(t.decimals for t in tags),
-            fields=device.fields,
-            record_class=tags[0].record_class,
-            tags=tuple(tags),
-            every_s=every_s,
-            plan=plan,
-            requests=requests,
-        )
+
+        def bound(owner: Device, positions: Sequence[int], parts: tuple[Part, ...]) -> ScanGroup:
+            own = [tags[i] for i in positions]
+            return cls(
+                device=owner.name,
+                names=tuple(t.name for t in own),
+                types=tuple("float64" if tags[i].is_scaled else types[i] for i in positions),
+                units=tuple(t.unit for t in own),
+                decimals=tuple(t.decimals for t in own),
+                fields=owner.fields,
+                record_class=own[0].record_class,
+                tags=tuple(own),
+                every_s=every_s,
+                plan=plan,
+                requests=requests,
+                parts=parts,
+            )
+
+        parts = []
+        for owner in (device, *device.parts) if device.parts else ():
+            name = owner.name if owner.part_of else ""
+            positions = tuple(i for i, tag in enumerate(tags) if tag.part == name)
+            if positions:
+                parts.append(Part(bound(owner, positions, ()), positions))
+        return bound(device, range(len(tags)), tuple(parts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one of a device's parts gets of a group of that device: a group of its own, and where its values stand."""
+
+    group: ScanGroup
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

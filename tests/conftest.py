@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import selectors
-from collections.abc import Callable, Coroutine
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,3 +77,47 @@ def run_virtual(virtual_clock: VirtualClock) -> Callable[[Coroutine[Any, Any, An
             return runner.run(coroutine)
 
     return run
+
+
+class SimulatedLine:
+    """A serial line in a process of its own, true to the character: see tests/line/line.py for its settings."""
+
+    def __init__(self, link: Path, settings: dict[str, Any]) -> None:
+        self.link = link
+        program = Path(__file__).parent / "line" / "line.py"
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), str(link), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._hear() == {"ready": True}
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        return dict(json.loads(self._process.stdout.readline()))
+
+    def tell(self, **order: Any) -> dict[str, Any]:
+        """Give an order; returns the report as it was before."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+        return self._hear()
+
+    def end(self) -> dict[str, Any]:
+        """End it; returns its last report."""
+        out, _ = self._process.communicate()
+        return dict(json.loads(out.splitlines()[-1])) if out else {}
+
+
+@pytest.fixture
+def simulated_line(tmp_path: Path) -> Iterator[Callable[..., SimulatedLine]]:
+    """`simulated_line(baud=9600, units={1: {}})` starts one; `.link` is its port, `.tell(...)` gives orders."""
+    lines: list[SimulatedLine] = []
+
+    def start(*, name: str = "tty", **settings: Any) -> SimulatedLine:
+        lines.append(SimulatedLine(tmp_path / name, settings))
+        return lines[-1]
+
+    yield start
+    for line in lines:
+        line.end()

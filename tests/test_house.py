@@ -112,6 +112,7 @@ def test_the_wheel_carries_data_entry_points_and_nothing_of_the_tests(tmp_path):
     assert {n.split("/")[0] for n in names} <= {"gateway", "drivers", names[0].split("/")[0], _info(names)}
     assert "gateway/data/systemd/headgate.service" in names
     assert any(n.startswith("gateway/data/mappings/examples/") for n in names)
+    assert {f"gateway/data/{p.relative_to(ROOT)}" for p in ROOT.glob("mappings/*/*.yaml")} <= set(names)
     assert "headgate = gateway.cli.main:main" in points
     assert "modbus = drivers.modbus.driver:Driver" in points
 

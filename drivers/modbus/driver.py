@@ -1,38 +1,33 @@
-"""The driver: one Modbus TCP connection, the units on it, and what they were found not to answer."""
+"""The driver: one line of Modbus and the units on it. Composed here; what it does stands in the files it is made of."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from drivers.modbus import options, plan
-from drivers.modbus.client import Answer, Client, Exchange
-from drivers.modbus.holes import Node, Survey
-from drivers.modbus.pdu import Failure, Request
-from drivers.modbus.plan import Block, Plan
-from drivers.stream import Endpoint, Tcp
+from drivers.modbus import budget, options, plan
+from drivers.modbus.exchange import Exchange
+from drivers.modbus.exploring import Explorer, devices_of
+from drivers.modbus.pace import Pace
+from drivers.modbus.pdu import Request
+from drivers.modbus.polling import Poller
+from drivers.modbus.setup import Setup, setup_of
+from drivers.modbus.transport import transport_of
+from drivers.modbus.url import route_of
+from drivers.modbus.writing import Writer, as_read, target_of
+from drivers.stream import Endpoint
+from drivers.tape import Tape
 from gateway.clock import Clock
-from gateway.driver import LineKey
-from gateway.errors import DeviceError
+from gateway.driver import Explanation, LineKey
 from gateway.metrics import Metrics
-from gateway.model import GOOD, Batch, Device, Quality, ScanGroup, Tag, Value, bad
-
-log = logging.getLogger("headgate.modbus")
-
-PORT = 502
-EXTRA_REQUESTS = 32
-"""How many requests a read may spend on finding out what a device refuses; the rest has time until the next one."""
-
-_NOT_YET = ("rtu", "ascii", "rtuovertcp", "rtu+tcp", "udp", "tls", "mbaps")
+from gateway.model import Device, ScanGroup, Tag, Value
 
 
-class Driver:
+class Driver(Poller, Explorer):
     """One line and its devices. `endpoint` is where the line leads to; the url says so unless a test does."""
 
     DeviceOptions: ClassVar[type[BaseModel]] = options.DeviceOptions
@@ -48,29 +43,57 @@ class Driver:
         self._gaps: dict[int, float] = {}
         for wish in wishes:  # two devices of the file may be one unit: the careful value counts
             self._gaps[wish.unit] = max(self._gaps.get(wish.unit, 0.0), wish.request_gap)
-        self._client = Client(
-            endpoint or endpoint_of(devices[0].url),
-            units=frozenset(self._gaps),
-            timeout_s=max(w.timeout for w in wishes),
-            connect_delay_s=max(w.connect_delay for w in wishes),
-            max_in_flight=min(w.max_in_flight for w in wishes),
+        self._stations = {wish.unit: device for wish, device in zip(wishes, devices, strict=True)}
+        route = route_of(devices[0].url, wishes[0].backup)
+        said = {"parameters": route.parameters} if route.parameters else {}
+        head = {"driver": "modbus", "url": devices[0].url, "framing": route.framing, **said}
+        self._tape = Tape(endpoint or route.endpoint, head)
+        self._client = transport_of(
+            route,
+            wishes,
+            gaps=self._gaps,
             clock=clock,
             metrics=metrics,
+            endpoint=self._tape,
         )
-        self._surveys: dict[ScanGroup, Survey] = {}
+        self._writer = Writer(self._ask_now, metrics)
+        self._setup = Setup(zip(devices, wishes, strict=True), self._writer, metrics)
+        self._prepare(devices, Pace.of(route))
 
     def __repr__(self) -> str:
         return f"<modbus driver of {', '.join(self._devices)}: {self._client!r}>"
 
     @classmethod
-    def line_key(cls, url: str, options: Any) -> LineKey:  # noqa: ARG003 - no option makes two lines of one port
-        """`tcp://HOST:PORT`, lower case, with the port. Raises ValueError with the cure."""
-        return LineKey(str(endpoint_of(url)))
+    def line_key(cls, url: str, options: Any) -> LineKey:
+        """`tcp://HOST:PORT`, lower case, or the resolved path of a port. Raises ValueError with the cure."""
+        route = route_of(url, options.backup)
+        return LineKey(route.port, route.parameters)
 
     @classmethod
     def compile(cls, device: Device, tags: Sequence[Tag]) -> list[ScanGroup]:
         """Check addresses and plan reads. Raises FileError with every mistake found."""
+        setup_of(device, plan.options_of(device))
         return plan.compile_groups(device, tags)
+
+    @classmethod
+    def check_write(cls, device: Device, tag: Tag) -> None:
+        """Raises ValueError with the cure where this tag can never be written."""
+        target_of(device, tag, plan.options_of(device))
+
+    @classmethod
+    def as_read(cls, device: Device, tag: Tag, value: Value) -> Value:
+        """What the tag reads when that value has been written to it. Raises ValueError where it does not fit."""
+        return as_read(target_of(device, tag, plan.options_of(device)).slot, value)
+
+    @classmethod
+    def explain(cls, devices: Sequence[Device], groups: Sequence[ScanGroup]) -> Explanation:
+        """How the devices of one line will be read, and how busy that keeps a serial line."""
+        return budget.explain(groups, Pace.of(route_of(devices[0].url)))
+
+    @classmethod
+    def bare(cls, url: str, units: Sequence[int], *, timeout_s: float | None, clock: Clock, metrics: Metrics) -> Self:
+        """A driver of a line that no file describes. Raises ValueError with the cure. No I/O."""
+        return cls(devices_of(url, units, timeout_s), clock=clock, metrics=metrics)
 
     @classmethod
     def simulate(cls) -> AbstractAsyncContextManager[dict[str, Any]]:
@@ -89,6 +112,7 @@ class Driver:
     async def __aenter__(self) -> Self:
         """Connect. Raises LineError."""
         await self._client.open()
+        self._setup.expect()
         return self
 
     async def __aexit__(
@@ -97,183 +121,20 @@ class Driver:
         """Close. What was found out about the devices is kept for the next time."""
         await self._client.close()
 
-    async def read(self, group: ScanGroup) -> Batch:
-        """Read one group once, raw. Tags that are refused alone come back as None with their quality.
+    async def write(self, device: Device, tag: Tag, value: Value) -> None:
+        """Write one raw value now. Raises ValueError before anything is sent, TagError, DeviceError or LineError."""
+        target = target_of(device, tag, plan.options_of(device))
+        if device.name in self._setup.pending:
+            await self._setup.perform(device.name)
+        await self._writer.write(target, value)
 
-        Raises DeviceError when the unit is silent, busy or beyond reach; `partial` holds what came before that.
-        Raises LineError when the connection is gone.
-        """
-        how: Plan = group.plan
-        survey = self._surveys.get(group)
-        if survey is not None:
-            ask, leave = survey.begin(self._clock.monotonic(), EXTRA_REQUESTS)
-            exchange = await self._fetch(how, [node.block.request for node in ask])
-        else:
-            exchange = await self._fetch(how, how.requests)
-            if exchange.clean:
-                return _whole(group, how, exchange.answers, exchange.time)
-            survey = self._surveys[group] = Survey(how.blocks)
-            ask, leave = survey.roots, []
-        reading = _Reading(group, survey, self._clock.monotonic())
-        reading.leave(leave)
-        extra = EXTRA_REQUESTS - sum(node.doubt is not None for node in ask)
-        while ask := reading.take(ask, exchange)[:extra]:
-            extra -= len(ask)
-            exchange = await self._fetch(how, [node.block.request for node in ask])
-        self._report(reading)
-        if survey.is_clear:
-            self._surveys.pop(group, None)
-        return reading.result()
+    async def read_tag(self, device: Device, tag: Tag) -> Value:
+        """The tag's raw value now. Raises TagError, DeviceError or LineError."""
+        if device.name in self._setup.pending:
+            await self._setup.perform(device.name)
+        return await self._writer.read(device, tag, plan.options_of(device))
 
-    def _fetch(self, how: Plan, requests: Sequence[Request]) -> Awaitable[Exchange]:
-        own = how.options
-        return self._client.fetch(requests, timeout_s=own.timeout, gap_s=self._gaps.get(own.unit, 0.0))
-
-    def _report(self, reading: _Reading) -> None:
-        """Count what failed, and say once what is read around and what is back."""
-        device = reading.group.device
-        for failed in reading.failures:
-            self._metrics.counter("modbus_failures_total", device=device, cause=failed.cause).value += 1
-        if reading.cut:
-            text = "%s: asked for in parts, for in one piece they fail (%s): %s"
-            log.info(text, device, _why(reading.cut), _some(str(node.block) for node in reading.cut))
-        if reading.lost:
-            text = "%s: left out from now on, and tried again now and then (%s): %s"
-            log.info(text, device, _why(reading.lost), _some(_tags(reading.lost)))
-        if reading.found:
-            log.info("%s: answers again: %s", device, _some(_tags(reading.found)))
-
-
-def endpoint_of(url: str) -> Tcp:
-    """The TCP port that a device's url means. Raises ValueError with the cure."""
-    cure = f"Use tcp://HOST[:{PORT}]"
-    if "@" in url:  # before anything quotes it
-        raise ValueError(f"a Modbus device knows no login. {cure}")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"'{url}': {error}. {cure}") from None
-    if parts.scheme in _NOT_YET:
-        raise ValueError(
-            f"{parts.scheme}:// lines are not built yet, they come with a later version. "
-            f"{cure}, for example through a gateway from Modbus TCP to the serial line"
-        )
-    if parts.scheme != "tcp":
-        raise ValueError(f"'{url}' is no url of a Modbus device. {cure}")
-    if not host or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"'{url}' must hold a host and a port and nothing else. {cure}")
-    return Tcp(host, PORT if port is None else port)
-
-
-def _why(nodes: Iterable[Node]) -> str:
-    return next((node.failure.text for node in nodes if node.failure is not None), "")
-
-
-def _tags(nodes: Iterable[Node]) -> Iterator[str]:
-    """Names of the tags they feed, in the order of the file."""
-    slots = sorted((slot for node in nodes for slot in node.block.slots), key=lambda slot: slot.position)
-    return (slot.tag.name for slot in slots)
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first few of them: a line of a log is read by people."""
-    known = list(names)
-    more = f" and {len(known) - 5} more" if len(known) > 5 else ""
-    return ", ".join(known[:5]) + more
-
-
-# --- one read -------------------------------------------------------------------------------------------------------
-
-
-def _whole(group: ScanGroup, how: Plan, answers: Sequence[Answer], time: int) -> Batch:
-    """The batch of a read in which every block answered."""
-    payloads = [answer for answer in answers if isinstance(answer, bytes)]
-    values = how.decode(payloads)
-    if how.fallible and None in values:
-        return Batch(group, time, values, [bad("decode") if value is None else GOOD for value in values])
-    return Batch(group, time, values, raw=b"".join(payloads))
-
-
-class _Reading:
-    """One read that did not go smoothly: what each tag got, and what the survey learns from it."""
-
-    def __init__(self, group: ScanGroup, survey: Survey, now: float) -> None:
-        self.group = group
-        self.failures: list[Failure] = []
-        self.cut: list[Node] = []  # blocks of the plan that are asked for in parts since this read
-        self.lost: list[Node] = []  # holes since this read
-        self.found: list[Node] = []  # holes no more
-        self._survey = survey
-        self._now = now
-        self._values: list[Value] = [None] * len(group.names)
-        self._quality: list[Quality] = [GOOD] * len(group.names)
-        self._answered = 0
-        self._time = 0
-        self._stop: tuple[Block, Failure] | None = None
-        self._busy: tuple[Block, Failure] | None = None
-
-    def leave(self, nodes: Sequence[Node]) -> None:
-        """These are not asked for: they are known to fail, or it is not their turn to be found out."""
-        for node in nodes:
-            if failure := node.failure or node.doubt:
-                self._fail(node.block, failure)
-
-    def take(self, asked: Sequence[Node], exchange: Exchange) -> list[Node]:
-        """Note one round of answers. Returns what is to be asked for in the next one."""
-        self._time = exchange.time
-        self._answered += sum(isinstance(answer, bytes) for answer in exchange.answers)
-        further: list[Node] = []
-        unasked: list[Node] = []
-        for node, answer in zip(asked, exchange.answers, strict=True):
-            if answer is None:
-                unasked.append(node)
-            elif isinstance(answer, Failure):
-                further += self._on_failure(node, answer)
-            else:
-                self._on_answer(node, answer)
-        for node in unasked:
-            self._fail(node.block, self.failures[-1])  # until it is asked for, or for good when the read ends here
-        return further + unasked if self._stop is None else []
-
-    def result(self) -> Batch:
-        """The batch, or the DeviceError it is part of."""
-        same = all(quality == self._quality[0] for quality in self._quality)
-        batch = Batch(self.group, self._time, self._values, self._quality[0] if same else self._quality)
-        failed = self._stop or (None if self._answered else self._busy)
-        if failed is None:
-            return batch
-        block, failure = failed
-        request = block.request
-        text = f"{self.group.device} (unit {request.unit}): {block} (function {request.function}): {failure.text}"
-        raise DeviceError(text, cause=failure.cause, partial=batch if self._answered else None)
-
-    def _on_answer(self, node: Node, payload: bytes) -> None:
-        self.found += node.holes()
-        self._survey.note_answer(node)
-        for slot, value in zip(node.block.slots, node.block.decode(payload), strict=True):
-            self._values[slot.position] = value
-            self._quality[slot.position] = bad("decode") if value is None else GOOD
-
-    def _on_failure(self, node: Node, failure: Failure) -> list[Node]:
-        self.failures.append(failure)
-        self._fail(node.block, failure)
-        was_well = node.failure is None
-        if failure.act == "unit":
-            parts = self._survey.note_silence(node, failure, self._now, others_answered=self._answered > 0)
-            if was_well or not self._answered:  # else it was a trial of what is known to be silent
-                self._stop = (node.block, failure)
-        else:
-            parts = self._survey.note_failure(node, failure, self._now)
-            if failure.act == "busy":
-                self._busy = (node.block, failure)
-        if was_well and node.failure is not None and not node.parts:
-            self.lost.append(node)
-        elif was_well and node.parts and node in self._survey.roots:
-            self.cut.append(node)
-        return parts
-
-    def _fail(self, block: Block, failure: Failure) -> None:
-        for slot in block.slots:
-            self._values[slot.position] = None
-            self._quality[slot.position] = bad(failure.cause)
+    def _ask_now(self, own: options.DeviceOptions, requests: Sequence[Request]) -> Awaitable[Exchange]:
+        """Ask a unit before whatever waits."""
+        gap_s = self._gaps.get(own.unit, 0.0)
+        return self._client.fetch(requests, timeout_s=own.timeout, gap_s=gap_s, urgent=True)

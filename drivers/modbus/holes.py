@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from drivers.modbus.block import Block
 from drivers.modbus.pdu import Failure
-from drivers.modbus.plan import Block
 
 FIRST_PAUSE_S = 10.0
 LAST_PAUSE_S = 600.0
@@ -73,12 +73,11 @@ class Survey:
         """
         ask: list[Node] = []
         leave: list[Node] = []
-        trials = 1
+        trial = self._most_overdue(now)
         stack = self.roots[::-1]
         while stack:
             node = stack.pop()
-            if node.failure is not None and now >= node.retry_at and trials:
-                trials -= 1
+            if node is trial:
                 ask.append(node)
             elif node.failure is not None:
                 stack += node.parts[::-1]
@@ -95,6 +94,33 @@ class Survey:
             ask.append(first)
         ask.sort(key=lambda node: node.silent_since)
         return ask, leave
+
+    def _most_overdue(self, now: float) -> Node | None:
+        """What fails and has waited for its next trial longest; of two that have waited as long the larger one."""
+        trial: Node | None = None
+        stack = self.roots[::-1]
+        while stack:
+            node = stack.pop()
+            if node.failure is not None:
+                stack += node.parts[::-1]
+                if node.retry_at <= now and (trial is None or node.retry_at < trial.retry_at):
+                    trial = node
+        return trial
+
+    def leave_out(self, root: Node, failure: Failure, pause_s: float, retry_at: float) -> None:
+        """It is known that no part of it answers: before its time nothing of it is asked for, whole or by the piece."""
+        pieces = list(_pieces(root.block))
+        root.parts = tuple(Node(piece) for piece in pieces) if len(pieces) > 1 else ()
+        for node in (root, *root.parts):
+            node.failure, node.pause_s, node.retry_at = failure, pause_s, retry_at
+
+    def carry(self, old: Survey) -> None:
+        """Blocks that consist of what the old survey knew as holes are left alone as long as those were to be."""
+        rest = {s.position: hole for root in old.roots for hole in root.holes() for s in hole.block.slots}
+        for root in self.roots:
+            known = [rest[s.position] for s in root.block.slots if s.position in rest]
+            if len(known) == len(root.block.slots) and (failure := known[0].failure) is not None:
+                self.leave_out(root, failure, max(n.pause_s for n in known), min(n.retry_at for n in known))
 
     def note_answer(self, node: Node) -> None:
         """It answered: it is well, in one piece."""
@@ -122,6 +148,17 @@ class Survey:
         is_trial = node.failure is not None
         parts = _cut(node, failure, now) if is_trial or node.strikes >= STRIKES else []
         return parts if is_trial else []
+
+
+def _pieces(block: Block) -> Iterator[Block]:
+    """The smallest blocks it can be cut into, in order."""
+    stack = [block]
+    while stack:
+        piece = stack.pop()
+        if (halves := piece.split()) is None:
+            yield piece
+        else:
+            stack += halves[::-1]
 
 
 def _cut(node: Node, failure: Failure, now: float) -> list[Node]:

@@ -1,5 +1,7 @@
 """Requests and answers of Modbus as bytes: what is asked, what must come back, and what an exception says. Pure.
 
+The requests beside the four reads are made in requests.py.
+
 A PDU is what stands inside a frame, whatever the frame. Reading (function codes 1 to 4) goes like this; all numbers are
 big-endian, addresses count from 0 (MODBUS Application Protocol V1.1b3, sections 6.1 to 6.4):
 
@@ -26,6 +28,21 @@ READ_COILS = 1
 READ_DISCRETE_INPUTS = 2
 READ_HOLDING_REGISTERS = 3
 READ_INPUT_REGISTERS = 4
+WRITE_COIL = 5
+WRITE_REGISTER = 6
+READ_EXCEPTION_STATUS = 7
+DIAGNOSTICS = 8
+GET_EVENT_COUNTER = 11
+WRITE_COILS = 15
+WRITE_REGISTERS = 16
+REPORT_SERVER_ID = 17
+READ_FILE = 20
+MASK_WRITE = 22
+READ_WRITE = 23
+READ_FIFO = 24
+READ_IDENTITY = 43
+WRITES = frozenset({WRITE_COIL, WRITE_REGISTER, WRITE_COILS, WRITE_REGISTERS, MASK_WRITE, READ_WRITE})
+"""Requests that change the device: whoever hears no answer to one cannot know whether it was done."""
 
 MAX_REGISTERS = 125
 """How many registers one read may ask for [V1.1b3 6.3, 6.4]."""
@@ -128,28 +145,55 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One read of one unit, encoded once. `tail` is its Modbus TCP frame without the transaction identifier."""
+    """One request to one unit, encoded once; without a `pdu` it reads `count` registers or bits from `address`.
+
+    A good answer begins with `head` and has `size` bytes; a `size` of 0 means that its own length fields say how many,
+    see `measure`. What follows `head` is the payload: the bytes of the values of a read, nothing for most writes.
+    `tail` is the Modbus TCP frame without the transaction identifier.
+    """
 
     unit: int
     function: int
-    address: int
-    count: int
+    address: int = 0
+    count: int = 0
+    pdu: bytes = field(default=b"", repr=False)
+    head: bytes = field(default=b"", repr=False)
+    size: int = field(default=0, repr=False)
     tail: bytes = field(init=False, repr=False)
-    head: bytes = field(init=False, repr=False)
-    size: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        bits = self.function in (READ_COILS, READ_DISCRETE_INPUTS)
-        count = (self.count + 7) // 8 if bits else self.count * 2
-        pdu = _READ.pack(self.function, self.address, self.count)
-        object.__setattr__(self, "tail", _SEALED.pack(0, len(pdu) + 1, self.unit) + pdu)
-        object.__setattr__(self, "head", bytes((self.function, count)))
-        object.__setattr__(self, "size", count + 2)
+        if not self.pdu:
+            bits = self.function in (READ_COILS, READ_DISCRETE_INPUTS)
+            count = (self.count + 7) // 8 if bits else self.count * 2
+            object.__setattr__(self, "pdu", _READ.pack(self.function, self.address, self.count))
+            object.__setattr__(self, "head", bytes((self.function, count)))
+            object.__setattr__(self, "size", count + 2)
+        object.__setattr__(self, "tail", _SEALED.pack(0, len(self.pdu) + 1, self.unit) + self.pdu)
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes the device."""
+        return self.function in WRITES
+
+    def measure(self, start: bytes) -> int | None:
+        """How many bytes a good answer has whose PDU begins with `start`; None where that is too short to tell.
+
+        Answers of variable size say it themselves: a byte count of one byte after the function (function 17), of two
+        bytes (function 24), or a number of objects, each with its own length (function 43).
+        """
+        if self.size:
+            return self.size
+        if self.function == READ_IDENTITY:
+            return _measure_objects(start)
+        wide = self.function == READ_FIFO
+        if len(start) < 2 + wide:
+            return None
+        return 2 + wide + int.from_bytes(start[1 : 2 + wide])
 
     def values_of(self, pdu: bytes) -> bytes | Failure:
-        """The bytes of the values in an answer, or why it holds none: function and byte count must be ours, exactly."""
-        if len(pdu) == self.size and pdu.startswith(self.head):
-            return pdu[2:]
+        """The payload of an answer, or why it holds none: function, what it repeats, and size must be ours, exactly."""
+        if len(pdu) == (self.size or self.measure(pdu)) and pdu.startswith(self.head):
+            return pdu[len(self.head) :]
         if len(pdu) == 2 and pdu[0] == self.function | 0x80:
             return refusal(pdu[1])
         return Failure("decode", f"an answer that does not fit the question: {_clip(pdu)}", "unit")
@@ -161,6 +205,18 @@ def refusal(code: int) -> Failure:
     if known is None:
         return Failure(f"exception:{code}", f"exception {code}, which is the maker's own", "again")
     return Failure(f"exception:{code}", f"exception {code} ({known.name}: {known.sentence})", known.act)
+
+
+def _measure_objects(start: bytes) -> int | None:
+    """Bytes of an answer of function 43/14 [V1.1b3 6.21]: seven, and for each object its number, length and value."""
+    if len(start) < 7:
+        return None
+    size = 7
+    for _ in range(start[6]):
+        if len(start) < size + 2:
+            return None
+        size += 2 + start[size + 1]
+    return size
 
 
 def _clip(pdu: bytes) -> str:

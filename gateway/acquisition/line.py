@@ -1,36 +1,35 @@
 """One task per line: connect, poll what is due, and turn answers and failures into batches with quality.
 
-What every driver needs and none should repeat lives here: intervals, back-off, scaling, report by exception, the
-process image, device states, and one log line when a device goes and one when it returns.
+What every driver needs and none should repeat lives here and in the rooms beside: intervals (`schedule.py`), scaling,
+report by exception, the process image, and what happens when a device or the line itself is gone (`roster.py`,
+`health.py`): back-off, states, and one log line when a device goes and one when it returns.
 
-States of a device, and what moves it:
-
-    unknown ──good read──▶ online ──DeviceError, LineError──▶ offline ──good read──▶ online
-       └──DeviceError, LineError──▶ offline (each further failure only counts)
-
-An offline device is asked again after its back-off, with one group; the line's other devices wait for at most that one
-timeout. A device that answers in part stays online, but is asked again after a back-off all the same: what it leaves
-unanswered costs the line time. A lost line is left and entered anew after the line's back-off.
+A sick device is not polled: it is probed in its turn, with the driver's probe or, where there is none, by reading one
+of its groups; failures take a tenth of the line's time at most, so that the healthy keep their periods. A lost line is
+left and entered anew after the line's own back-off. A driver that does not return is called back by the watchdog.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from random import random
+from typing import Any, NoReturn, Protocol
 
-from gateway.acquisition.deadband import Report
-from gateway.acquisition.scaling import Scaling
-from gateway.acquisition.schedule import Schedule, first_due
+from gateway.acquisition.parting import Outlet, deal
+from gateway.acquisition.roster import DeviceHealth, Roster, Station, Unit
+from gateway.acquisition.schedule import NEVER
+from gateway.acquisition.usage import Usage, Watchdog
 from gateway.backoff import Backoff
 from gateway.clock import Clock
-from gateway.driver import Driver
+from gateway.driver import Driver, Learns, Probes
 from gateway.errors import DeviceError, LineError
 from gateway.image import Image
 from gateway.metrics import Metrics
-from gateway.model import Batch, Device, DeviceState, ScanGroup, bad
+from gateway.model import Batch, Device, DeviceState, ScanGroup
 
 log = logging.getLogger("headgate.line")
 
@@ -39,33 +38,39 @@ StateSink = Callable[[DeviceState], None]
 
 _FIRST_RETRY_S = 1.0
 _LONGEST_RETRY_S = 30.0
-"""A meter whose power returns is read again within half a minute."""
+"""A line that can be reached again is entered within half a minute."""
 
 _LONGEST_SLEEP_S = 3600.0
 """A line without groups sleeps too; event loops refuse an infinite timer."""
 
-
-@dataclass(slots=True, eq=False)
-class _Unit:
-    """A device on the line and how it fares."""
-
-    device: Device
-    backoff: Backoff
-    online: bool | None = None
-    cause: str = ""
-    since: int = 0
-    retry_at: float = 0.0
-    stations: list[int] = field(default_factory=list)
+_COLLECT_S = 600.0
+"""How often a driver is asked what it has learned, over and above whenever its connection ends."""
 
 
-@dataclass(slots=True, eq=False)
-class _Station:
-    """One scan group with its stages."""
+class Memory(Protocol):
+    """Where what drivers have learned outlives the process."""
 
-    group: ScanGroup
-    unit: _Unit
-    scaling: Scaling
-    report: Report
+    def recall(self, line: str) -> Mapping[str, Any] | None:
+        """What `keep` was given last for this line, now or in an earlier run."""
+        ...
+
+    def keep(self, line: str, lessons: Mapping[str, Any]) -> None:
+        """Take what was learned so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LineStatus:
+    """How a line fares. `busy`, `sick`: the shares of the last minute, 0 to 1, of all polls and of failed ones alone.
+
+    `missed`: polls left out since the line was started, because it was busy when they were due.
+    """
+
+    name: str
+    connected: bool
+    busy: float
+    sick: float
+    missed: int
 
 
 class Line:
@@ -73,6 +78,7 @@ class Line:
 
     `sink` takes each batch that is worth sending; it must not block, await or raise. `on_state` hears of each change of
     a device's state. `number` counts the groups of the lines before this one, so that phases spread over all lines.
+    `memory` keeps what the driver learns.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class Line:
         clock: Clock,
         metrics: Metrics,
         number: int = 0,
+        memory: Memory | None = None,
         dice: Callable[[], float] = random,
     ) -> None:
         self.name = name
@@ -96,51 +103,88 @@ class Line:
         self._on_state = on_state
         self._clock = clock
         self._metrics = metrics
-        self._dice = dice
         self._number = number
-        self._backoff = self._new_backoff()
-        self._units: list[_Unit] = []
-        self._stations: list[_Station] = []
-        for device, groups in devices:
-            self._add(device, groups)
-        self._schedule = Schedule([], [])
+        self._memory = memory
+        self._connected: Driver | None = None
+        self._sleep: asyncio.Future[None] | None = None
+        self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S, dice=dice)
+        self._roster = Roster(
+            name, devices, pass_on=self._pass_on, tell=self._tell, clock=clock, metrics=metrics, dice=dice
+        )
+        for station in self._roster.stations:
+            for outlet in station.outlets:
+                image.add(outlet.group)
+        self._usage = Usage(clock.monotonic())
+        self._watchdog = Watchdog(name, self._usage, clock, _longest_read(self._roster.stations))
         self._polls = metrics.counter("line_polls_total", line=name)
         self._failures = metrics.counter("line_failures_total", line=name)
-        metrics.gauge("line_missed_polls_total", lambda: self._schedule.missed, line=name)
         self._samples = metrics.counter("line_values_total", line=name)
+        self._show_gauges()
 
     def __repr__(self) -> str:
-        states = ", ".join(f"{u.device.name}: {_word(u.online)}" for u in self._units)
-        return f"<Line {self.name} ({states})>"
+        return f"<Line {self.name} ({self._roster!r})>"
 
-    def _new_backoff(self) -> Backoff:
-        return Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S, dice=self._dice)
+    def _show_gauges(self) -> None:
+        show, usage = self._metrics.gauge, self._usage
+        show("line_missed_polls_total", lambda: self._roster.schedule.missed, line=self.name)
+        show("line_busy_seconds_total", lambda: usage.busy_s, line=self.name)
+        show("line_sick_seconds_total", lambda: usage.sick_s, line=self.name)
+        show("line_busy_ratio", lambda: self._shares()[0], line=self.name)
+        show("line_sick_ratio", lambda: self._shares()[1], line=self.name)
+        show("line_watchdog_bites_total", lambda: self._watchdog.bites, line=self.name)
 
-    def _add(self, device: Device, groups: Sequence[ScanGroup]) -> None:
-        unit = _Unit(device, self._new_backoff())
-        self._units.append(unit)
-        for group in groups:
-            unit.stations.append(len(self._stations))
-            self._stations.append(_Station(group, unit, Scaling(group), Report(group)))
-            self._image.add(group)
+    # --- seen from outside ---
+
+    @property
+    def driver(self) -> Driver | None:
+        """The connected driver, None while there is no connection. Who asks it for anything uses `borrow`."""
+        return self._connected
+
+    @contextmanager
+    def borrow(self) -> Iterator[Driver]:
+        """The connected driver, to be used beside the polls; the time that takes is nobody's failure.
+
+        Raises LineError while there is no connection.
+        """
+        if self._connected is None:
+            raise LineError(f"{self.name}: there is no connection now; it is tried again by itself", cause="offline")
+        self._usage.guest_came(self._clock.monotonic())
+        try:
+            yield self._connected
+        finally:
+            self._usage.guest_left(self._clock.monotonic())
+
+    def hurry(self, device: str, tag: str) -> None:
+        """Poll that tag soon, whenever its turn would be; a device that is sick keeps its turn."""
+        if self._roster.hurry(device, tag) and self._sleep is not None:
+            _end(self._sleep)
+
+    def status(self) -> LineStatus:
+        """How the line fares."""
+        busy, sick = self._shares()
+        return LineStatus(self.name, self._connected is not None, busy, sick, self._roster.schedule.missed)
+
+    def _shares(self) -> tuple[float, float]:
+        return self._usage.shares(self._clock.monotonic())
+
+    def health(self) -> list[DeviceHealth]:
+        """How each device fares, in the order of the file."""
+        return self._roster.health()
+
+    # --- the task ---
 
     async def run(self) -> None:
         """Connect, poll, and connect again, until cancelled. Anything but a FieldError is a bug and goes through."""
-        start = self._clock.monotonic()
-        periods = [s.group.every_s for s in self._stations]
-        self._schedule = Schedule(periods, [first_due(self._number + i, p, start) for i, p in enumerate(periods)])
+        self._roster.start(self._number)
         # One driver for all connections: what it has learned of its devices outlives each.
-        driver = self._driver([unit.device for unit in self._units], clock=self._clock, metrics=self._metrics)
+        driver = self._new_driver()
         crashed = True
         try:
-            while True:
-                try:
-                    async with driver:
-                        await self._poll(driver)
-                except LineError as error:
-                    self._lose_line(error)
+            with self._watchdog.watching():
+                while True:
+                    self._lose_line(await self._connection(driver))
                     await asyncio.sleep(self._backoff.next_s())
-                    self._schedule.resume(self._clock.monotonic())
+                    self._roster.schedule.resume(self._clock.monotonic())
         except asyncio.CancelledError:
             crashed = False
             raise
@@ -148,94 +192,171 @@ class Line:
             if crashed:  # the supervisor will start us again; until then nobody may take old values for new ones
                 self._lose_line(LineError("the line's task failed", cause="offline"))
 
-    async def _poll(self, driver: Driver) -> None:
+    def _new_driver(self) -> Driver:
+        driver = self._make_driver()
+        lessons = self._memory.recall(self.name) if self._memory is not None else None
+        if lessons is None or not isinstance(driver, Learns):
+            return driver
+        try:
+            driver.recall(lessons)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # It should have left out what does not fit; what it learned once must not keep its line from being polled.
+            log.warning("line %s: what its driver learned earlier is of no use to it (%r): forgotten", self.name, error)
+            return self._make_driver()
+        return driver
+
+    def _make_driver(self) -> Driver:
+        return self._driver([unit.device for unit in self._roster.units], clock=self._clock, metrics=self._metrics)
+
+    async def _connection(self, driver: Driver) -> LineError:
+        """Connect and poll until the line fails. Returns why it did."""
+        clock, usage = self._clock, self._usage
+        usage.began = clock.monotonic()
+        try:
+            async with driver:
+                usage.began = NEVER
+                self._connected = driver
+                try:
+                    await self._poll(driver)
+                finally:
+                    self._connected = None
+                    usage.began = clock.monotonic()
+        except LineError as error:
+            self._watchdog.is_stop()
+            return error
+        except asyncio.CancelledError:
+            if self._watchdog.is_stop():
+                raise
+            return LineError("its driver did not return, or gave up without a word", cause="timeout")
+        finally:
+            usage.began = NEVER
+            self._collect(driver)
+
+    async def _poll(self, driver: Driver) -> NoReturn:
         """Read what is due, one group at a time, until the line fails."""
-        schedule, clock, stations = self._schedule, self._clock, self._stations
+        roster, schedule, stations = self._roster, self._roster.schedule, self._roster.stations
+        clock, usage, polls = self._clock, self._usage, self._polls
+        turn = roster.turn
+        roster.set_turn()
+        schedule.call(roster.chores, clock.monotonic() + _COLLECT_S, _COLLECT_S)
         while True:
             now = clock.monotonic()
             due = schedule.pop(now)
             if due is None:
-                await asyncio.sleep(min(schedule.next_due - now, _LONGEST_SLEEP_S))
+                await self._doze(min(schedule.next_due - now, _LONGEST_SLEEP_S))
+                continue
+            if due >= turn:
+                await self._attend(driver, due, now)
                 continue
             station = stations[due]
-            if station.unit.retry_at > now:
-                continue
-            self._polls.value += 1
+            polls.value += 1
+            usage.began = now
             try:
                 batch = await driver.read(station.group)
             except DeviceError as error:
-                self._on_failure(station, error, due)
+                self._on_failure(station.unit, station, error)
                 continue
-            if station.unit.backoff.failures or not station.unit.online:
-                self._recover(station.unit, due)
-            self._pass_on(station, batch)
+            done = clock.monotonic()
+            usage.began = NEVER
+            usage.busy_s += done - now
+            if not station.unit.is_well:
+                self._backoff.reset()
+                roster.on_life(station.unit)
+            self._pass_on(station, batch, done)
 
-    def _pass_on(self, station: _Station, batch: Batch) -> None:
+    async def _doze(self, seconds: float) -> None:
+        """Sleep until it is time, or until somebody is in a hurry."""
+        loop = asyncio.get_running_loop()
+        self._sleep = sleep = loop.create_future()
+        timer = loop.call_later(seconds, _end, sleep)
+        try:
+            await sleep
+        finally:
+            timer.cancel()
+
+    async def _attend(self, driver: Driver, due: int, now: float) -> None:
+        """What falls due now and then, beside the polls."""
+        if due == self._roster.chores:
+            self._collect(driver)
+            self._roster.schedule.call(due, now + _COLLECT_S, _COLLECT_S)
+            return
+        patient = self._roster.next(now)
+        if isinstance(patient, Station):
+            await self._visit(driver, patient.unit, patient, now)
+        elif patient is not None:
+            patient.probes.value += 1
+            await self._visit(driver, patient, None if isinstance(driver, Probes) else patient.pulse(), now)
+
+    async def _visit(self, driver: Driver, unit: Unit, station: Station | None, now: float) -> None:
+        """Ask one of the sick whether it still is, with a read of `station`, or a probe where that is None."""
+        batch: Batch | None = None
+        self._usage.began = now
+        try:
+            if station is not None:
+                self._polls.value += 1
+                batch = await driver.read(station.group)
+            elif isinstance(driver, Probes):
+                await driver.probe(unit.device)
+        except DeviceError as error:
+            self._on_failure(unit, station, error)
+            return
+        done = self._clock.monotonic()
+        self._usage.began = NEVER
+        self._usage.busy_s += done - now
+        self._backoff.reset()
+        self._roster.on_return(unit, station, done)
+        if station is not None and batch is not None:
+            self._pass_on(station, batch, done)
+
+    def _pass_on(self, station: Station, batch: Batch, now: float) -> None:
+        """Give each part of the device what is its own."""
+        if not station.group.parts:
+            self._let_out(station.outlets[0], batch, now)
+            return
+        for place, part in deal(batch, station.group.parts):
+            self._let_out(station.outlets[place], part, now)
+
+    def _let_out(self, outlet: Outlet, batch: Batch, now: float) -> None:
         """Scale, note in the image, and send what is worth sending."""
-        values, quality = station.scaling.apply(batch.values, batch.quality, batch.index)
+        values, quality = outlet.scaling.apply(batch.values, batch.quality, batch.index)
         if values is not batch.values or quality is not batch.quality:
-            batch = Batch(station.group, batch.time, values, quality, batch.index, batch.times, batch.raw)
+            batch = Batch(outlet.group, batch.time, values, quality, batch.index, batch.times, batch.raw)
         self._samples.value += len(values)
         self._image.note(batch)
-        news = station.report(batch, self._clock.monotonic())
+        news = outlet.report(batch, now)
         if news is not None:
             self._sink(news)
 
-    def _recover(self, unit: _Unit, due: int) -> None:
-        """The unit gave an answer: everything else it has is read without waiting for its turn."""
-        self._backoff.reset()
-        unit.backoff.reset()
-        unit.retry_at = 0.0
-        if unit.online is False:
-            now = self._clock.monotonic()
-            for i in unit.stations:
-                if i != due:
-                    self._schedule.hurry(i, now)
-        self._set_state(unit, online=True, cause="", text="")
+    def _collect(self, driver: Driver) -> None:
+        if self._memory is not None and isinstance(driver, Learns):
+            self._memory.keep(self.name, driver.lessons())
 
-    def _on_failure(self, station: _Station, error: DeviceError, due: int) -> None:
-        """Let the unit rest; what it did answer is kept, and where it answered nothing its tags have no value."""
-        unit = station.unit
+    def _on_failure(self, unit: Unit, station: Station | None, error: DeviceError) -> None:
+        self._watchdog.is_stop()
         self._failures.value += 1
-        unit.retry_at = self._clock.monotonic() + unit.backoff.next_s()
-        self._schedule.hurry(due, unit.retry_at)
         if error.partial is not None:
-            self._set_state(unit, online=True, cause="", text="")
-            self._pass_on(station, error.partial)
-            return
-        self._mark(unit, error.cause)
-        self._set_state(unit, online=False, cause=error.cause, text=str(error))
+            self._backoff.reset()
+        self._roster.on_failure(unit, station, error, self._usage.fail(self._clock.monotonic()))
 
     def _lose_line(self, error: LineError) -> None:
         self._failures.value += 1
-        for unit in self._units:
-            self._mark(unit, error.cause)
-            self._set_state(unit, online=False, cause=error.cause, text=str(error))
+        self._roster.lose_line(error)
 
-    def _mark(self, unit: _Unit, cause: str) -> None:
-        """Every tag of the unit has no value now, for this cause."""
-        quality, time = bad(cause), self._clock.wall_ms()
-        for i in unit.stations:
-            station = self._stations[i]
-            self._pass_on(station, Batch(station.group, time, [None] * len(station.group.names), quality))
-
-    def _set_state(self, unit: _Unit, *, online: bool, cause: str, text: str) -> None:
-        """Tell of a change of state once; a new cause of the same outage is only noted."""
-        if unit.online is online:
-            unit.cause = cause
-            return
-        now = self._clock.wall_ms()
-        if not online:
-            log.info("device '%s' is offline (%s): %s; asking again until it answers", unit.device.name, cause, text)
-        elif unit.online is None:
-            log.info("device '%s' is online", unit.device.name)
-        else:
-            log.info("device '%s' is online again after %d s", unit.device.name, (now - unit.since) // 1000)
-        unit.online, unit.cause, unit.since = online, cause, now
-        state = DeviceState(unit.device.name, online, cause, now)
-        self._image.states[unit.device.name] = state
+    def _tell(self, state: DeviceState) -> None:
+        self._image.states[state.device] = state
         self._on_state(state)
 
 
-def _word(online: bool | None) -> str:  # noqa: FBT001 - a state, not a switch
-    return {True: "online", False: "offline", None: "unknown"}[online]
+def _end(sleep: asyncio.Future[None]) -> None:
+    if not sleep.done():
+        sleep.set_result(None)
+
+
+def _longest_read(stations: Iterable[Station]) -> float:
+    """Seconds that no read takes where the driver is as it should be; drivers name their time limit `timeout`."""
+    longest = 0.0
+    for station in stations:
+        timeout_s = getattr(station.unit.device.options, "timeout", None)
+        if isinstance(timeout_s, (int, float)):
+            longest = max(longest, 10 * timeout_s, 4 * timeout_s * station.group.requests)
+    return longest

@@ -32,7 +32,7 @@ def coefficients(scale: float, offset: float) -> tuple[int, int, int] | None:
     return None if max(abs(a), abs(b), c) > _LARGEST else (a, b, c)
 
 
-def _scaler(tag: Tag) -> Callable[[Any], Any]:
+def scaler(tag: Tag) -> Callable[[Any], Any]:
     """The function of one tag's raw value."""
     found = coefficients(tag.scale, tag.offset)
     if found is None:
@@ -53,7 +53,7 @@ class Scaling:
     """
 
     def __init__(self, group: ScanGroup) -> None:
-        self._scalers = {i: _scaler(t) for i, t in enumerate(group.tags) if t.is_scaled}
+        self._scalers = {i: scaler(t) for i, t in enumerate(group.tags) if t.is_scaled}
         self._limits = {
             i: (-inf if t.min is None else t.min, inf if t.max is None else t.max)
             for i, t in enumerate(group.tags)

@@ -1,14 +1,19 @@
-"""What is due now. Pure: time is an argument, seconds on any clock that only grows.
+"""What is due now, and what of it goes first. Pure: time is an argument, seconds on any clock that only grows.
 
 Each entry has a grid: first due time + k * period. A grid point that passes while the line is busy is missed and
 counted, never made up for: polls do not pile up. First due times are spread, so that entries of equal period do not all
 fall due at one moment.
+
+Of what is due, the entry with the earliest deadline goes first (EDF); its deadline is the moment it fell due + its
+period, that is when its next grid point comes: served later, it has missed one. This keeps every period that any order
+could keep. Nobody starves where the line has too much to do: a deadline stays where it is while those of the others
+move on, so that one that waits becomes the earliest before long.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 _GOLDEN = 0.6180339887498949
@@ -21,6 +26,8 @@ _FIRST_WITHIN_S = 2.0
 _SLOT_S = 0.01
 """Due times fall on common slots: what is due at the same moment on several lines shares one wake-up of the loop."""
 
+NEVER = float("inf")
+
 
 def first_due(number: int, period_s: float, now: float) -> float:
     """When entry `number` (counted over all lines) is due for the first time: soon after `now`, spread, on a slot."""
@@ -29,51 +36,127 @@ def first_due(number: int, period_s: float, now: float) -> float:
 
 
 class Schedule:
-    """Due times of entries 0 … n-1 with the given periods and first due times, in seconds."""
+    """Due times of entries 0 … n-1 with the given periods and first due times, in seconds.
 
-    def __init__(self, periods: Sequence[float], first: Sequence[float]) -> None:
+    `ranks` decide between deadlines in the same 10 ms, the lowest first. An entry whose period is infinite is due when
+    it is called, once, and else never.
+    """
+
+    def __init__(self, periods: Sequence[float], first: Sequence[float], ranks: Sequence[int] = ()) -> None:
         self._periods = list(periods)
+        self._ranks = list(ranks) or [0] * len(self._periods)
         self._grid = list(first)
-        self._due = list(first)
-        self._heap = [(at, i) for i, at in enumerate(first)]
-        heapq.heapify(self._heap)
-        self.missed = 0
+        self._due = list(first)  # when it is due next, NEVER for what is parked; what the heaps say otherwise is stale
+        self._patience = list(periods)  # from its due time to its deadline
+        self._later: list[tuple[float, int]] = []  # due time, entry
+        self._ready: list[tuple[int, int, float, int]] = []  # deadline in slots, rank, due time, entry
+        self._missed = [0] * len(self._periods)
+        self._rebuild()
 
     def __repr__(self) -> str:
         return f"<Schedule of {len(self._due)}, next at {self.next_due:.3f}, missed {self.missed}>"
 
     @property
+    def missed(self) -> int:
+        """How many grid points passed without a poll, over all entries."""
+        return sum(self._missed)
+
+    def missed_of(self, entries: Iterable[int]) -> int:
+        """The same for some entries; those that are not there missed nothing."""
+        return sum(self._missed[i] for i in entries if i < len(self._missed))
+
+    @property
     def next_due(self) -> float:
         """When the next entry is due; infinity when there is none."""
-        heap, due = self._heap, self._due
-        while heap and heap[0][0] != due[heap[0][1]]:  # left behind by `hurry`
-            heapq.heappop(heap)
-        return heap[0][0] if heap else float("inf")
+        later, ready, due = self._later, self._ready, self._due
+        while ready:
+            if ready[0][2] == due[ready[0][3]]:
+                return ready[0][2]
+            heapq.heappop(ready)
+        while later:
+            at, i = later[0]
+            if at == due[i]:
+                return at
+            heapq.heappop(later)
+        return NEVER
 
     def pop(self, now: float) -> int | None:
-        """The entry that is due longest, or None. Its next due time is the first point of its grid after `now`."""
-        if self.next_due > now:
-            return None
-        at, i = self._heap[0]
-        period, grid = self._periods[i], self._grid[i]
-        skipped = max(0, int((now - grid) // period)) if grid <= now else -1
-        self._grid[i] = due = grid + (skipped + 1) * period
-        if at == grid:
-            self.missed += skipped
-        self._due[i] = due
-        heapq.heapreplace(self._heap, (due, i))
-        return i
+        """Of the entries that are due the one that goes first, or None. It is due again at its next grid point."""
+        later, ready, due = self._later, self._ready, self._due
+        if not ready:
+            if not later or later[0][0] > now:
+                return None
+            at, i = later[0]
+            n = len(later)
+            # Most often one alone is due, for the next of a heap is one of the two behind its first: no need to choose.
+            if at == due[i] and (n < 2 or later[1][0] > now) and (n < 3 or later[2][0] > now):
+                due[i] = grid = self._advance(i, at, now)
+                heapq.heapreplace(later, (grid, i))
+                return i
+        while later and later[0][0] <= now:
+            at, i = heapq.heappop(later)
+            if at == due[i]:
+                slot = int((at + self._patience[i]) / _SLOT_S + 0.5)
+                heapq.heappush(ready, (slot, self._ranks[i], at, i))
+        while ready:
+            _, _, at, i = heapq.heappop(ready)
+            if at == due[i]:
+                self._put(i, self._advance(i, at, now))
+                return i
+        return None
+
+    def _advance(self, i: int, at: float, now: float) -> float:
+        """Entry `i`, due `at`, is served `now`: the first point of its grid after that."""
+        grid = self._grid[i]
+        if grid <= now:
+            period = self._periods[i]
+            skipped = int((now - grid) // period)
+            if skipped and at == grid:
+                self._missed[i] += skipped
+            self._grid[i] = grid = grid + (skipped + 1) * period
+        return grid
 
     def hurry(self, i: int, at: float) -> None:
-        """Make entry `i` due at `at` if that is earlier than its grid says. The grid itself stays."""
+        """Make entry `i` due at `at` if that is earlier than its grid says, or if it is parked. The grid stays."""
         if at < self._due[i]:
-            self._due[i] = at
-            heapq.heappush(self._heap, (at, i))
+            self._put(i, at)
+
+    def park(self, i: int) -> None:
+        """Entry `i` is not due any more, until it is hurried or rejoins."""
+        self._due[i] = NEVER
+
+    def rejoin(self, i: int, now: float) -> None:
+        """Entry `i` is due again with the first point of its grid after `now`."""
+        grid = self._grid[i]
+        if grid <= now:
+            self._grid[i] = grid = grid + (int((now - grid) // self._periods[i]) + 1) * self._periods[i]
+        self._put(i, grid)
+
+    def call(self, i: int, at: float, patience_s: float) -> None:
+        """Make entry `i`, which has no grid, due once at `at`, earlier or later than it was, with its own patience."""
+        self._patience[i] = patience_s
+        if at != self._due[i]:
+            self._put(i, at)
 
     def resume(self, now: float) -> None:
-        """After a pause of the whole line: everything is due now, and what the pause left out is not counted missed."""
+        """After a pause of the whole line: all that is not parked is due now, and nothing is counted missed."""
         for i, period in enumerate(self._periods):
             if self._grid[i] <= now:
                 self._grid[i] += (int((now - self._grid[i]) // period) + 1) * period
-            self._due[i] = now
-        self._heap = [(now, i) for i in range(len(self._due))]
+            if self._due[i] != NEVER:
+                self._due[i] = now
+        self._rebuild()
+
+    def _put(self, i: int, at: float) -> None:
+        """Note when it is due. What the heaps still hold of it is stale from now on, and is swept away in time."""
+        self._due[i] = at
+        if at != NEVER:
+            heapq.heappush(self._later, (at, i))
+            if len(self._later) + len(self._ready) > 2 * len(self._due) + 16:
+                self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Make the heaps from the due times alone."""
+        self._ready = []
+        self._later = [(at, i) for i, at in enumerate(self._due) if at != NEVER]
+        heapq.heapify(self._later)

@@ -84,6 +84,7 @@ class Broker:
         )
         self._limits = limits
         self._report = report
+        self._access = access
         self._now = now
         self._subscriptions: Subscriptions = Trie(limits.topic_levels)
         self._retained: Retained[Message] = Retained(
@@ -345,5 +346,6 @@ class Broker:
             publishing=self._publishing,
             routes=self._routes,
             subscriptions=self._subscriptions,
+            access=self._access,
             clock=lambda: self._now,
         )

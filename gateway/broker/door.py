@@ -14,6 +14,7 @@ from gateway.mqtt.packets import Subscription
 from gateway.mqtt.properties import NONE, Properties
 
 if TYPE_CHECKING:
+    from gateway.broker.access import Access
     from gateway.broker.publishing import Publishing
     from gateway.broker.routing import Routes, Subscriptions
 
@@ -28,9 +29,11 @@ class Door:
         publishing: Publishing,
         routes: Routes,
         subscriptions: Subscriptions,
+        access: Access,
         clock: Callable[[], float],
     ) -> None:
         self.identity = Identity(name, name, is_admin=True, is_gateway=True)
+        self._access = access
         self._publishing = publishing
         self._routes = routes
         self._subscriptions = subscriptions
@@ -52,6 +55,14 @@ class Door:
     def wanted(self, topic: str) -> bool:
         """Whether anybody would get a message on this topic now. Cheap: ask before encoding one that isn't retained."""
         return self._routes.find(topic).is_wanted
+
+    def may_read(self, who: Identity, topic: str) -> bool:
+        """Whether a client may hear what is published there."""
+        return self._access.may_read(who, topic)
+
+    def remaining_s(self, message: Message) -> float | None:
+        """How long a message is good for from now on, s; None for ever."""
+        return None if message.expires_at is None else message.expires_at - self._clock()
 
     def subscribe(self, filter: str, callback: Callable[[Message], None]) -> None:  # noqa: A002 - the specification's word
         """Have `callback` called with each message on matching topics, in the turn it came in; it must not raise.

@@ -37,6 +37,7 @@ class Message:
 
     `properties` are the publisher's without topic alias and will delay; message expiry is as it came. `expires_at`: s
     since 1970, None = never. `number`: the store's name for it, 0 = not stored. `size`: what it is charged for, bytes.
+    `is_again`: its publisher marked it as sent once more (DUP); nobody is told that but the gateway [MQTT-3.3.1-3].
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Message:
         "_last",
         "_others",
         "expires_at",
+        "is_again",
         "number",
         "origin",
         "payload",
@@ -73,6 +75,7 @@ class Message:
         self.expires_at = expires_at
         self.origin = origin
         self.number = number
+        self.is_again = False
         self.size = len(topic) + len(payload) + OVERHEAD_BYTES
         if properties is not NONE:
             self.size += _weight(properties)

@@ -180,6 +180,7 @@ class Publishing:
                 raise RemoteProtocolError(Reason.QUOTA_EXCEEDED, f"nothing can be stored: {store.failure}")
             return Reason.QUOTA_EXCEEDED, None
         message = _message(packet, client.identity, now)
+        message.is_again = packet.dup
         if packet.retain and not self._retain(message) and session.level == V5:
             self._refused.value += 1
             return Reason.QUOTA_EXCEEDED, None

@@ -5,23 +5,36 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gateway.config import Config
+    from gateway.driver import Explanation
     from gateway.errors import Mistake
     from gateway.model import ScanGroup
 
 SUMMARY = "check a gateway file: every mistake with its place and its cure; nothing is touched"
 
 _SHOWN = 20
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the driver of a line says of it; the warning where that is more than the line can give."""
+
+    port: str
+    said: Explanation
+    warning: Mistake | None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", type=Path, help="the gateway file")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    parser.add_argument("--plan", action="store_true", help="list each request as it will be asked")
     parser.add_argument(
         "--export-csv", type=Path, metavar="OUT", help="write all tags as a CSV tag list to OUT (- for standard output)"
     )
@@ -47,12 +60,17 @@ def run(args: argparse.Namespace) -> int:
         return 2
     if args.export_csv is not None:
         return _export(config, args.export_csv)
+    budgets = _budgets(config)
+    warnings = [*config.warnings, *(b.warning for b in budgets if b.warning is not None)]
     if args.json:
-        _print_json({"ok": True, "mistakes": [], "warnings": _listed(config.warnings), **_facts(config)})
+        plans = _lines(budgets, plan=args.plan)
+        _print_json({"ok": True, "mistakes": [], "warnings": _listed(warnings), **_facts(config), "budgets": plans})
         return 0
-    for warning in config.warnings:
+    for warning in warnings:
         print(f"{warning.place}: warning: {warning.text}")
-    print("\n".join(_summary(config)))
+    print("\n".join(_summary(config, budgets)))
+    if args.plan:
+        print("\n".join(f"{b.port}: {request}" for b in budgets for request in b.said.plan))
     print(f"{args.file}: no mistakes", file=sys.stderr)
     return 0
 
@@ -65,6 +83,46 @@ def _print_json(document: dict[str, Any]) -> None:
     import orjson
 
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def _budgets(config: Config) -> list[Budget]:
+    """What the drivers say of their lines; nothing of those that cannot tell."""
+    from gateway.driver import Explains, find
+    from gateway.errors import Mistake
+
+    budgets: list[Budget] = []
+    for key, devices in config.lines.items():
+        driver: Any = find(devices[0].driver)
+        if isinstance(driver, Explains):
+            said = driver.explain(devices, [group for device in devices for group in config.groups[device.name]])
+            warning = None
+            if said.busy is not None and said.busy > 1:
+                text = f"line {key.port}: {_needed(said.busy)}; the first tags to slow down are {_some(said.slow)}"
+                warning = Mistake(devices[0].place, text)
+            budgets.append(Budget(key.port, said, warning))
+    return budgets
+
+
+def _lines(budgets: Iterable[Budget], *, plan: bool) -> list[dict[str, Any]]:
+    """The budgets for machines."""
+    return [
+        {
+            "line": b.port,
+            "busy": None if b.said.busy is None else round(b.said.busy, 4),
+            "slow": b.said.slow,
+            **({"plan": b.said.plan} if plan else {}),
+        }
+        for b in budgets
+    ]
+
+
+def _needed(busy: float) -> str:
+    return f"needs {busy * 1000:,.0f} ms of every 1,000 ms"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _facts(config: Config) -> dict[str, Any]:
@@ -107,7 +165,7 @@ def requests(groups: Iterable[ScanGroup]) -> int | None:
     return sum(counts) if all(counts) else None
 
 
-def _summary(config: Config) -> list[str]:
+def _summary(config: Config, budgets: Iterable[Budget]) -> list[str]:
     """What the file says, for people."""
     facts = _facts(config)
     plant = f"{_count(len(config.devices), 'device')} on {_count(len(config.lines), 'line')}"
@@ -119,6 +177,8 @@ def _summary(config: Config) -> list[str]:
         lines.append(f"  {device['name']}: {device['driver']} {device['url']}, {text}")
     if (more := len(config.devices) - _SHOWN) > 0:
         lines.append(f"  … and {more} more")
+    busy = [(b.port, b.said.busy) for b in budgets if b.said.busy is not None]
+    lines += [f"line {port}: {_needed(share)}" for port, share in busy[:_SHOWN]]
     for uplink in config.uplinks.values():
         topic = uplink.topic.replace("{prefix}", config.prefix).replace("{gateway}", config.gateway)
         lines.append(

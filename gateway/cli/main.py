@@ -17,7 +17,10 @@ from typing import Any
 
 from gateway import __version__
 
-COMMANDS = ("run", "check", "demo", "init", "schema", "read", "status", "passwd", "doctor", "bench", "queue")
+COMMANDS = (
+    "run", "check", "demo", "init", "schema", "profiles", "probe", "read", "write", "record", "replay", "status",
+    "passwd", "doctor", "bench", "queue",
+)  # fmt: skip
 
 _INTERRUPTED = 130
 

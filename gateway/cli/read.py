@@ -1,4 +1,7 @@
-"""`headgate read FILE [DEVICE [TAG]]`: values now, from the running gateway or, where none runs, from the devices."""
+"""`headgate read FILE [DEVICE [TAG]]`: values now, from the running gateway or, where none runs, from the devices.
+
+With an address in place of a tag, or a url in place of a file: what stands there, in every decoding.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import orjson
 
 from gateway import demo
 from gateway.acquisition.line import Line
+from gateway.cli import adhoc
+from gateway.cli.desk import is_url, wrong
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.control import NotRunningError, ask
@@ -29,22 +34,30 @@ _PATIENCE_S = 30.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", type=Path, help="the gateway file")
-    parser.add_argument("device", nargs="?", help="only this device")
-    parser.add_argument("tag", nargs="?", help="only this tag")
+    parser.add_argument("file", metavar="FILE|URL", help="the gateway file, or a device's url")
+    parser.add_argument("device", nargs="?", metavar="DEVICE|ADDRESS", help="only this device; of a url: the address")
+    parser.add_argument("tag", nargs="?", metavar="TAG|ADDRESS", help="only this tag, or an address of the device")
+    parser.add_argument("--count", type=int, help="of an address: how many registers or bits; default 4 or fewer")
+    adhoc.declare(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the samples asked for. Exit code 1 when one of them is not good."""
-    config = load(options.file)
+    if is_url(options.file):
+        if options.device is None or options.tag is not None:
+            raise wrong(f"read {options.file} what? Name one address, like holding:100")
+        return adhoc.show(options, None, options.device)
+    config = load(Path(options.file))
+    if options.tag is not None and _is_address(config, options.device, options.tag):
+        return adhoc.show(options, options.device, options.tag)
     _check(config, options.device, options.tag)
     try:
         answer = ask(config.spool.path, {"do": "read", "device": options.device})
         samples = [_sample(row) for row in answer["samples"]]
     except NotRunningError:
         samples = asyncio.run(_read(config, options.device))
-    chosen = [s for s in samples if options.tag in (None, s.tag)]
+    chosen = [s for s in samples if options.device in (None, s.device) and options.tag in (None, s.tag)]
     if options.json:
         rows = [asdict(s) for s in chosen]
         print(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=str).decode())
@@ -59,6 +72,12 @@ def _check(config: Config, device: str | None, tag: str | None) -> None:
         raise RefusedError(f"there is no device '{device}'; the file has: {', '.join(names)}")
     if device is not None and tag is not None and tag not in names[device]:
         raise RefusedError(f"device '{device}' has no tag '{tag}'; it has: {', '.join(sorted(names[device]))}")
+
+
+def _is_address(config: Config, device: str, text: str) -> bool:
+    """Whether a word names no tag and looks like an address: `holding:100`, `40101`."""
+    tags = next((d.tags for d in config.devices if d.name == device), ())
+    return all(tag.name != text for tag in tags) and (":" in text or text[:1].isdecimal())
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
@@ -77,7 +96,7 @@ async def _read(config: Config, device: str | None) -> list[Sample]:
             complete.set()
 
     for key, devices in config.lines.items():
-        wanted = [(d, config.groups[d.name]) for d in devices if device in (None, d.name)]
+        wanted = [(d, config.groups[d.name]) for d in devices if device in (None, d.name, *(p.name for p in d.parts))]
         if wanted:
             line = Line(
                 key.port,

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 def gateway_file(drivers: Mapping[str, type[Driver]]) -> dict[str, Any]:
     """The schema of a gateway file, composed with these drivers' keys."""
     from gateway.config import GatewayFile
-    from gateway.mapping.schema import NAME, RESERVED_DEVICES, TemplateEntry, TemplateUse, device_model
+    from gateway.mapping.schema import NAME, RESERVED_DEVICES, PartEntry, TemplateEntry, TemplateUse, device_model
     from gateway.settings.broker import BrokerSection
     from gateway.settings.spool import SpoolSection
     from gateway.settings.uplinks import UplinkSection
@@ -45,7 +45,7 @@ def gateway_file(drivers: Mapping[str, type[Driver]]) -> dict[str, Any]:
     devices = {name: device_model(name, driver.DeviceOptions) for name, driver in drivers.items()}
     refs, definitions = _definitions(
         {"file": GatewayFile, "spool": SpoolSection, "uplink": UplinkSection, "broker": BrokerSection}
-        | {"template": TemplateEntry, "use": TemplateUse}
+        | {"template": TemplateEntry, "use": TemplateUse, "part": PartEntry}
         | {f"device {name}": model for name, model in devices.items()},
         drivers,
     )
@@ -54,9 +54,13 @@ def gateway_file(drivers: Mapping[str, type[Driver]]) -> dict[str, Any]:
         "if": {"required": ["template"]},
         "then": refs["use"],
         "else": {
-            "required": ["driver", "url"],
-            "properties": {"driver": {"enum": sorted(drivers)}},
-            "allOf": [_when(name, refs[f"device {name}"]) for name in drivers],
+            "if": {"required": ["part_of"]},
+            "then": refs["part"],
+            "else": {
+                "required": ["driver", "url"],
+                "properties": {"driver": {"enum": sorted(drivers)}},
+                "allOf": [_when(name, refs[f"device {name}"]) for name in drivers],
+            },
         },
     }
     root: dict[str, Any] = definitions.pop("GatewayFile")

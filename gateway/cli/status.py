@@ -35,9 +35,8 @@ def run(options: argparse.Namespace) -> int:
 def _lines(status: dict[str, Any]) -> list[str]:
     spool = status["spool"]
     lines = [f"{status['gateway']}: headgate {status['version']}, up {status['up_s']:.0f} s"]
-    for device in status["devices"]:
-        cause = f" ({device['cause']})" if device["cause"] else ""
-        lines.append(f"  device {device['name']}: {device['state']}{cause}, {device['tags']} tags, {device['bad']} bad")
+    lines += [_device(device) for device in status["devices"]]
+    lines += [_line(line) for line in status["lines"]]
     cursors = {cursor["name"]: cursor for cursor in spool["cursors"]}
     lines += [line for uplink in status["uplinks"] for line in _uplink(uplink, cursors.pop(uplink["name"]))]
     lines += [
@@ -54,6 +53,26 @@ def _lines(status: dict[str, Any]) -> list[str]:
         if t["crashes"]
     ]
     return lines
+
+
+def _device(device: dict[str, Any]) -> str:
+    """Since when it is sick and when it is asked again, where it is; and what of it rests."""
+    cause = f" ({device['cause']})" if device["cause"] else ""
+    since = f" since {iso(device['since'])}" if device["state"] == "offline" else ""
+    turn = ""
+    if device["ask_again_s"] is not None:
+        turn = f", {device['failures']} failures in a row, asked again in {lasted(device['ask_again_s'])}"
+    resting = f", {device['resting']} resting" if device["resting"] else ""
+    tags = f"{device['tags']} tags, {device['bad']} bad{resting}"
+    return f"  device {device['name']}: {device['state']}{cause}{since}{turn}, {tags}"
+
+
+def _line(line: dict[str, Any]) -> str:
+    """How full its time is; what comes too late then is counted."""
+    where = "connected" if line["connected"] else "not connected"
+    sick = f", {line['sick']:.0%} for nothing" if line["sick"] else ""
+    missed = f", {line['missed']:,} polls missed" if line["missed"] else ""
+    return f"  line {line['name']}: {where}, busy {line['busy']:.0%} of the last minute{sick}{missed}"
 
 
 def _uplink(uplink: dict[str, Any], cursor: dict[str, Any]) -> list[str]:

@@ -12,8 +12,8 @@ A fleet of equal devices is a template and a list:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from gateway.mapping.profiles import find_profile
 from gateway.mapping.reading import Label, Reading, missing
 from gateway.mapping.schema import (
     RESERVED_DEVICES,
+    DeviceDefaults,
     DeviceEntry,
     MappingEntry,
+    PartEntry,
     TemplateUse,
     device_model,
     mapping_model,
@@ -38,7 +40,7 @@ from gateway.mapping.template import Filling, Template, fill, read_templates
 from gateway.model import Device, Place, Tag
 
 _LATER_DRIVERS = frozenset({"opcua", "serial"})
-_MAPPING_ONLY = frozenset({"description", "driver", "tags"})
+_MAPPING_ONLY = frozenset({"description", "driver", "identify", "maker", "model", "sources", "tags"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Loader:
         """The devices of a file in its order; those with mistakes are noted and left out."""
         ready = read_templates(templates, self._reading)
         seen: dict[str, Place] = {}
-        devices = []
+        devices: list[Device] = []
+        parts: list[_Entry] = []
         for entry in self._entries(section, ready, templates):
             if not self._reading.check_name(entry.name, "device", entry.place, RESERVED_DEVICES):
                 continue
@@ -94,9 +97,11 @@ class Loader:
                 )
                 continue
             seen[entry.name] = entry.place
-            device = self._device(entry)
-            if device is not None:
+            if "part_of" in entry.data:
+                parts.append(entry)
+            elif (device := self._device(entry)) is not None:
                 devices.append(device)
+        devices += [part for entry in parts if (part := self._part_of(entry, devices, parts, seen)) is not None]
         self._refuse_strangers(set(seen))
         return devices
 
@@ -212,7 +217,7 @@ class Loader:
         # A device with a mistake will not run, but the rest of it is looked at all the same: all mistakes at once.
         settings = own or driver.DeviceOptions.model_construct()
         if checked is not None:
-            self._check_fields(entry, checked)
+            self._check_fields(entry, checked.fields)
             key = self._line_key(entry, checked.url, driver, settings)
             if own is not None and key is not None:
                 self.lines[entry.name] = key
@@ -227,6 +232,50 @@ class Loader:
             fields={} if checked is None else checked.fields,
             place=entry.place,
         )
+
+    def _part_of(
+        self, entry: _Entry, devices: list[Device], parts: list[_Entry], seen: Mapping[str, Place]
+    ) -> Device | None:
+        """A part of one of these devices; None when it cannot be, which is noted."""
+        self._reading.refuse_unknown(entry.data, PartEntry, keys_of(PartEntry), entry.label, entry.start)
+        whole = next((device for device in devices if device.name == entry.data["part_of"]), None)
+        if whole is None:
+            self._refuse_part(entry, parts, seen)
+            return None
+        driver = self._reading.drivers(whole.driver)
+        source = self._source(entry, whole.driver, driver)
+        if source is None:
+            return None
+        data = {**dict.fromkeys(source.defaults, source.defaults), **dict.fromkeys(entry.data, entry.data)}
+        label = _label_of(source, entry.label)
+        checked = self._reading.validate(PartEntry, self._part(data, keys_of(PartEntry)), entry.start, label)
+        if checked is None:
+            return None
+        tags = self._tags(entry, whole.driver, driver, source, checked)
+        self._check_fields(entry, checked.fields)
+        if tags is None:
+            return None
+        return replace(
+            whole,
+            name=entry.name,
+            tags=tuple(replace(tag, part=entry.name) for tag in tags),
+            fields=checked.fields,
+            part_of=whole.name,
+            place=entry.place,
+        )
+
+    def _refuse_part(self, entry: _Entry, parts: list[_Entry], seen: Mapping[str, Place]) -> None:
+        """Note why a part has no whole; where the whole itself is wrong, that is noted already."""
+        at, name = self._places.locate(entry.data, ["part_of"], entry.start), str(entry.data["part_of"])
+        if name == entry.name:
+            text = "a device is no part of itself. Name the device that holds it, or leave part_of out"
+        elif other := next((part for part in parts if part.name == name), None):
+            text = f"'{name}' is itself a part. Name the device that holds both: part_of: {other.data['part_of']}"
+        elif name not in seen:
+            text = missing(name, "device", seen)
+        else:
+            return
+        self._mistakes.add(at, entry.label(at) + text)
 
     def _line_key(self, entry: _Entry, url: str, driver: type[Driver], options: BaseModel) -> LineKey | None:
         at = self.urls[entry.name] = self._places.locate(entry.data, ["url"], entry.start)
@@ -254,9 +303,9 @@ class Loader:
             self._mistakes.add(at, entry.label(at) + text)
             return None
 
-    def _check_fields(self, entry: _Entry, checked: DeviceEntry) -> None:
+    def _check_fields(self, entry: _Entry, fields: Mapping[str, str]) -> None:
         """Fields go into topics: their names must fit {name}, their texts must be topic levels."""
-        for name, text in checked.fields.items():
+        for name, text in fields.items():
             at = self._places.locate(entry.data, ["fields", name], entry.start)
             if not name.isidentifier() or not name.isascii() or name in {"prefix", "gateway", "device", "tag"}:
                 wrong = f"field '{name}': a field has letters, digits and _, and none of prefix, gateway, device, tag"
@@ -315,7 +364,7 @@ class Loader:
         return _Source(name, str(path), self._reading.overlay(kept), data["tags"])
 
     def _tags(
-        self, entry: _Entry, name: str, driver: type[Driver], source: _Source, checked: DeviceEntry | None
+        self, entry: _Entry, name: str, driver: type[Driver], source: _Source, checked: DeviceDefaults | None
     ) -> tuple[Tag, ...] | None:
         """The tags of a device from all its lists; None when there is none at all."""
         defaults = _defaults(checked) if checked else Defaults()
@@ -363,7 +412,7 @@ class Loader:
                     self._mistakes.add(place, missing(device, "device", devices))
 
 
-def _defaults(checked: DeviceEntry) -> Defaults:
+def _defaults(checked: DeviceDefaults) -> Defaults:
     """What a device says of those of its tags that do not say it themselves."""
     return Defaults(checked.every_s, checked.on or "always", checked.max_silence_s, checked.record_class or "data")
 

@@ -10,6 +10,7 @@ import re
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -21,9 +22,9 @@ from pydantic import (
     create_model,
 )
 
-from gateway.mapping.mistakes import keys_of
-from gateway.model import Deadband, RecordClass
-from gateway.quantities import DurationRange
+from gateway.mapping.mistakes import keys_of, show
+from gateway.model import Deadband, RecordClass, WriteRules
+from gateway.quantities import DurationRange, format_duration
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 NAME_PATTERN = re.compile(NAME)
@@ -83,6 +84,69 @@ def format_deadband(deadband: Deadband | None) -> str | None:
     return None if deadband is None else f"{deadband.width!r}{'%' if deadband.percent else ''}"
 
 
+def _writable(value: Any) -> Any:
+    if isinstance(value, dict | list) or value is None:
+        raise ValueError(f"expected text, a number, true or false, got {show(value)}")
+    return value
+
+
+class WriteEntry(Section):
+    """What may be written to a tag over MQTT, in engineering values."""
+
+    min: float | None = Field(None, description="The least value that may be written; the tag's own min holds too.")
+    max: float | None = Field(None, description="The greatest value that may be written; the tag's own max holds too.")
+    values: list[
+        Annotated[Any, BeforeValidator(_writable), WithJsonSchema({"type": ["boolean", "number", "string"]})]
+    ] = Field(
+        default_factory=list,
+        min_length=1,
+        description="The only values that may be written; without them any within the limits.",
+    )
+    every_s: Annotated[float, DurationRange("0s", "1d")] = Field(
+        0.0,
+        alias="every",
+        description="The least time between two writes; one that comes sooner is refused.",
+    )
+    expires_s: Annotated[float, DurationRange("100ms", "1d")] | None = Field(
+        None,
+        alias="expires",
+        description="How old a command may be that says when it was made.",
+    )
+    read_back: bool = Field(True, description="Whether the tag is read after the write, and the reply holds its value.")
+
+
+def write_rules(entry: WriteEntry | None) -> WriteRules | None:
+    """The rules that the key `write` of a tag means; None: it may not be written."""
+    return None if entry is None else WriteRules(**{**entry.model_dump(), "values": tuple(entry.values)})
+
+
+def format_write(rules: WriteRules | None) -> str:
+    """The cell of a CSV list that reads back as these rules: `true`, JSON where they say something, or nothing."""
+    if rules is None:
+        return ""
+    given = {
+        "min": rules.min,
+        "max": rules.max,
+        "values": list(rules.values) or None,
+        "every": format_duration(rules.every_s) if rules.every_s else None,
+        "expires": None if rules.expires_s is None else format_duration(rules.expires_s),
+        "read_back": None if rules.read_back else False,
+    }
+    said = {key: value for key, value in given.items() if value is not None}
+    return orjson.dumps(said).decode() if said else "true"
+
+
+def _claim_or_rules(value: Any) -> Any:
+    """`true` is rules with nothing in them, `false` is none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None or not isinstance(value, dict | WriteEntry):
+        got = "has no value" if value is None else f"expected true or false, got {show(value)}"
+        no = isinstance(value, str) and value.lower() in {"no", "off"}
+        raise ValueError(f"{got}. Write {'false' if no else 'true, or rules such as {min: 0, max: 100}'}")
+    return value
+
+
 class TagEntry(Section):
     """One tag, with the keys that every driver's tags have."""
 
@@ -97,6 +161,12 @@ class TagEntry(Section):
     offset: float = Field(0.0, description="This number is added after scaling; default 0.")
     unit: Annotated[str, BeforeValidator(_number_to_text, json_schema_input_type=str)] = Field(
         "", max_length=64, description="Engineering unit of the value after scaling, m3/h for example."
+    )
+    quantity: str = Field(
+        "", max_length=64, description="What is measured, in the words of Home Assistant: voltage, energy, temperature."
+    )
+    source: str | None = Field(
+        None, max_length=400, description="Where the facts of this tag stand, said to people: document and page."
     )
     deadband: Annotated[
         Deadband | None,
@@ -126,8 +196,8 @@ class TagEntry(Section):
         alias="class",
         description="How much its samples matter: alarm, event, data (the default) or diag; a queue each.",
     )
-    write: Annotated[bool, WithJsonSchema({"type": "boolean", "enum": [False]})] = Field(
-        False, description="Whether the tag may be written over MQTT; not built yet, so only false is taken."
+    write: Annotated[WriteEntry | None, BeforeValidator(_claim_or_rules, json_schema_input_type=bool | WriteEntry)] = (
+        Field(None, description="Whether the tag may be written over MQTT: true, or rules that say what and how often.")
     )
     min: float | None = Field(None, description="Values below this limit get the quality range.")
     max: float | None = Field(None, description="Values above this limit get the quality range.")
@@ -175,10 +245,51 @@ class DeviceEntry(DeviceDefaults):
     )
 
 
+class PartEntry(DeviceDefaults):
+    """A part of a device that is a device to everybody else; its tags are read together with those of the whole."""
+
+    part_of: str = Field(description="The device that holds this part; what says how it is reached stands there.")
+    mapping: str | None = Field(
+        None, description="A YAML or CSV file that holds the tags, relative to this file; tags here are added to it."
+    )
+    fields: dict[str, Annotated[str, BeforeValidator(_number_to_text, json_schema_input_type=str)]] = Field(
+        default_factory=dict, description="Texts that topic templates may use, as {name}: site or line for example."
+    )
+    tags: dict[str, Any] = Field(
+        default_factory=dict, description="The part's tags by name; in short form the value is the address alone."
+    )
+
+
+class IdentifyEntry(Section):
+    """What devices of a profile say of themselves; each key that is there must hold."""
+
+    source: str = Field(description="Where that stands, as with a tag.")
+    texts: dict[str, str] = Field(
+        default_factory=dict,
+        description="Regular expressions for the whole of its identity's texts by name: vendor, product, model.",
+    )
+    models: list[int] = Field(
+        default_factory=list, description="Numbers of standard models of registers (SunSpec); one of them is there."
+    )
+    address: str | None = Field(None, description="Where a value stands that only such devices have.")
+    type: str = Field("", description="How that value is encoded; uint16 for example.")
+    length: int | None = Field(None, ge=1, description="How many characters it has, where it is a string.")
+    values: list[int | str] = Field(default_factory=list, description="What it may be; of texts, regular expressions.")
+
+
 class MappingEntry(DeviceDefaults):
     """A mapping file or profile: tags, and defaults for the devices that use it."""
 
     description: str | None = Field(None, description="What this mapping is for, said to people.")
+    maker: str | None = Field(None, description="Who makes the devices that this mapping is for.")
+    model: str | None = Field(None, description="The models that this mapping is for, in the words of their maker.")
+    sources: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Where its facts come from, by a short name that the source of each tag begins with.",
+    )
+    identify: IdentifyEntry | None = Field(
+        None, description="How such a device is told from others, for headgate probe to name this profile."
+    )
     driver: str | None = Field(
         None, description="The driver this mapping is for; a device with another driver refuses it."
     )

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from gateway.driver import Driver
-from gateway.mapping.mistakes import LATER, show
+from gateway.driver import Driver, Writes
+from gateway.mapping.measures import misfit
+from gateway.mapping.mistakes import show
 from gateway.mapping.reading import Reading, wrong_name
-from gateway.mapping.schema import NAME_PATTERN, RESERVED_LEVELS, TagEntry, tag_model
+from gateway.mapping.schema import NAME_PATTERN, RESERVED_LEVELS, TagEntry, tag_model, write_rules
 from gateway.model import Place, RecordClass, Tag
 from gateway.quantities import format_duration
 from gateway.secrets import BASE
@@ -36,6 +37,7 @@ class TagReader:
         self._model = tag_model(name, driver.TagOptions)
         self._validate: Callable[..., TagEntry] = self._model.__pydantic_validator__.validate_python
         self._context = {BASE: reading.base}
+        self._cannot_write = "" if issubclass(driver, Writes) else f"driver {name} cannot write. Take write out"
         self._options = tuple(driver.TagOptions.model_fields)
         self._no_options: Mapping[str, Any] | None = None
         self._shared: dict[str, Mapping[str, Any]] = {}
@@ -68,6 +70,9 @@ class TagReader:
             reading.note(error, self._model, entry, place, lambda _: f"tag '{name}': ")
             return None
         clean = True
+        if checked.write is not None and self._cannot_write:
+            reading.mistakes.add(reading.places.locate(entry, ["write"], place), f"tag '{name}': {self._cannot_write}")
+            return None
         for key, text in _contradictions(checked, defaults):
             reading.mistakes.add(reading.places.locate(entry, [key], place), f"tag '{name}': {text}")
             clean = False
@@ -91,6 +96,8 @@ class TagReader:
             on=on,
             every_s=entry.every_s or defaults.every_s,
             record_class=entry.record_class or defaults.record_class,
+            quantity=entry.quantity,
+            write=write_rules(entry.write),
             min=entry.min,
             max=entry.max,
             decimals=entry.decimals,
@@ -120,13 +127,14 @@ def _wrong_tag_name(name: str) -> str:
 
 def _contradictions(entry: TagEntry, defaults: Defaults) -> Iterator[tuple[str, str]]:
     """What is right by itself and wrong together, as (key, text)."""
-    if entry.write:
-        yield "write", f"'write: true' {LATER}"
     if entry.scale == 0:
         yield "scale", "0 would make every value the offset. Write another number"
     if entry.min is not None and entry.max is not None and entry.min > entry.max:
         yield "min", f"min {entry.min:g} is above max {entry.max:g}. Exchange them"
+    if wrong := misfit(entry.quantity, entry.unit):
+        yield wrong
     yield from _contradictions_of_change(entry, defaults)
+    yield from _contradictions_of_write(entry)
     if entry.type in _NOT_NUMBERS:
         for key in ("scale", "offset", "deadband", "decimals", "min", "max"):
             if key in entry.model_fields_set:
@@ -143,3 +151,17 @@ def _contradictions_of_change(entry: TagEntry, defaults: Defaults) -> Iterator[t
     if entry.max_silence_s is not None and entry.max_silence_s < every_s:
         every = format_duration(every_s)
         yield "max_silence", f"cannot be kept: the tag is polled every {every}. Write {every} or more, or poll faster"
+
+
+def _contradictions_of_write(entry: TagEntry) -> Iterator[tuple[str, str]]:
+    """What is wrong together of what may be written."""
+    rules = entry.write
+    if rules is None:
+        return
+    if rules.min is not None and rules.max is not None and rules.min > rules.max:
+        yield "write", f"write: min {rules.min:g} is above max {rules.max:g}. Exchange them"
+    has_limits = rules.min is not None or rules.max is not None
+    if has_limits and entry.type in _NOT_NUMBERS:
+        yield "write", f"write: min and max need a number, and type is {entry.type}. Take them out"
+    elif has_limits and rules.values:
+        yield "write", "write: values are all that may be written, min and max say nothing beside them. Take one out"

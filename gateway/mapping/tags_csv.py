@@ -2,9 +2,9 @@
 
     device,tag,address,type,order,scale,offset,unit,deadband,max_silence,every,write,min,max,decimals
 
-and after them `on`, `class` and the keys of the driver. Only `tag` and `address` are needed; an empty cell means the
-default. Rows with a device are for that device alone, rows without are for every device that uses the file. Cells that
-begin with `[` or `{` are JSON.
+and after them `on`, `class`, `quantity` and the keys of the driver. Only `tag` and `address` are needed; an empty cell
+means the default. Rows with a device are for that device alone, rows without are for every device that uses the file.
+Cells that begin with `[` or `{` are JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, TextIO, get_args, get_origin
 
 import orjson
 from pydantic import BaseModel
@@ -23,7 +23,7 @@ from gateway.driver import Driver
 from gateway.mapping.document import resolve_scalar
 from gateway.mapping.mistakes import keys_of
 from gateway.mapping.reading import Reading
-from gateway.mapping.schema import TEXT_KEYS, format_deadband
+from gateway.mapping.schema import TEXT_KEYS, format_deadband, format_write
 from gateway.mapping.table import read_table
 from gateway.model import Device, Place, Tag
 from gateway.quantities import format_duration
@@ -32,9 +32,10 @@ COLUMNS = (
     "device", "tag", "address", "type", "order", "scale", "offset", "unit", "deadband", "max_silence", "every", "write",
     "min", "max", "decimals",
 )  # fmt: skip
-"""The columns of every list, in this order. `on`, `class` and the driver's keys come behind them."""
+"""The columns of every list, in this order. `on`, `class`, `quantity` and the driver's keys come behind them."""
 
-_LATER_COLUMNS = ("on", "class")
+_LATER_COLUMNS = ("on", "class", "quantity")
+_LISTS = (dict, list, tuple)
 _CLAIMS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -88,21 +89,29 @@ def _cells(options: type[BaseModel]) -> Callable[[str, str], Any]:
     """What the cell of a column means, given the driver's keys."""
     fields = {field.alias or name: field.annotation for name, field in options.model_fields.items()}
     texts = TEXT_KEYS | {"unit"} | {key for key, annotation in fields.items() if _is_text(annotation)}
+    lists = {key for key, annotation in fields.items() if _is_list(annotation)}
     claims = {"write"} | {key for key, annotation in fields.items() if annotation is bool}
 
     def cell(column: str, text: str) -> Any:
+        if text[0] in "[{" and (column in lists or column not in texts):
+            return _json(text)
         if column in texts:
             return text
-        if column in claims:
-            return _CLAIMS.get(text.lower(), text)
-        return _json(text) if text[0] in "[{" else resolve_scalar(text)
+        return _CLAIMS.get(text.lower(), text) if column in claims else resolve_scalar(text)
 
     return cell
 
 
 def _is_text(annotation: Any) -> bool:
-    """Whether a field takes text: str, or a choice of texts."""
+    """Whether a field takes text: str, or a choice of texts; what a list of texts takes is no text."""
+    if get_origin(annotation) in _LISTS:
+        return False
     return annotation is str or isinstance(annotation, str) or any(_is_text(a) for a in get_args(annotation))
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether a field takes a list, or keys and values."""
+    return get_origin(annotation) in _LISTS or any(_is_list(a) for a in get_args(annotation))
 
 
 def _json(text: str) -> Any:
@@ -140,11 +149,12 @@ def _cells_of(device: str, tag: Tag) -> Iterator[str]:
     yield format_deadband(tag.deadband) or ""
     yield "" if tag.max_silence_s is None else format_duration(tag.max_silence_s)
     yield format_duration(tag.every_s)
-    yield "true" if tag.write else ""
+    yield format_write(tag.write)
     yield from ("" if limit is None else repr(limit) for limit in (tag.min, tag.max))
     yield "" if tag.decimals is None else str(tag.decimals)
     yield tag.on
     yield tag.record_class
+    yield tag.quantity
 
 
 def _option_cells(options: type[BaseModel], tag: Tag) -> dict[str, str]:

@@ -93,6 +93,11 @@ class UplinkSection(Section):
         alias="replay_delay",
         description="The backlog begins after a random time of at most this and of half the outage; default 30s.",
     )
+    commands: bool | None = Field(
+        None,
+        description="Whether commands may come by this uplink; by default where it logs in (user name or client"
+        " certificate) or its server is this machine.",
+    )
 
 
 def read_uplinks(data: dict[str, Any], gateway: str, prefix: str, reading: Reading) -> dict[str, Options]:
@@ -144,7 +149,15 @@ def _uplink(name: str, section: UplinkSection, gateway: str, prefix: str, tls: T
         order=section.order,
         replay_rate=section.replay_rate,
         replay_delay_s=section.replay_delay_s,
+        commands=_may_command(section) if section.commands is None else section.commands,
     )
+
+
+def _may_command(section: UplinkSection) -> bool:
+    """Whether commands may come where the file does not say: not from a server that lets anybody in."""
+    if section.username is not None or (section.tls is not None and section.tls.cert is not None):
+        return True
+    return all(is_loopback(parse_server(url).host) for url in section.url)
 
 
 def _check(section: UplinkSection, given: dict[str, Any], place: Place, label: Label, reading: Reading) -> None:

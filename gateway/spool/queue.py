@@ -220,17 +220,19 @@ class Queue:
             self._drops.note(gap)
 
     async def durable(self) -> None:
-        """Return when everything appended so far is on the medium or acknowledged by all who hold.
+        """Return when all appended so far is on the medium, or acknowledged by all who hold.
 
-        Asks for an immediate commit. While the disk fails this takes as long as that lasts.
+        Has it written at once. While the disk fails this takes as long as that lasts.
         """
-        seq = self._window.head
-        if self._committer.durable >= seq:
-            return
-        future = asyncio.get_running_loop().create_future()
-        self._durables.append((seq, future))
-        self._committer.urge(seq)
-        await future
+        if self._committer.durable < (seq := self._window.head):
+            future = asyncio.get_running_loop().create_future()
+            self._durables.append((seq, future))
+            self.urge()
+            await future
+
+    def urge(self) -> None:
+        """Have all that was appended so far written at once."""
+        self._committer.urge(self._window.head)
 
     # --- the side that reads --------------------------------------------------------------------------------------
 
@@ -311,10 +313,7 @@ class Queue:
 
         Waits where there is nothing new. One reader for each reading; one that waits does not notice a rewind.
         """
-        while True:
-            found = self.take(reading, n)
-            if found:
-                return found
+        while not (found := self.take(reading, n)):
             if found is None:
                 await self.fetch(reading, n)
             else:
@@ -323,6 +322,7 @@ class Queue:
                 arrival.add_done_callback(self._arrivals.discard)
                 self.notify(partial(_resolve, arrival))
                 await arrival
+        return found
 
     def notify(self, call: Callable[[], object]) -> None:
         """Call once, as soon as there is something new."""

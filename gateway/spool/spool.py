@@ -25,7 +25,7 @@ from gateway.metrics import Metrics
 from gateway.model import CLASSES, Definition, RecordClass
 from gateway.spool.limits import Limits
 from gateway.spool.queue import Queue
-from gateway.spool.record import Note
+from gateway.spool.record import Note, Record
 from gateway.spool.status import SpoolStatus, summed
 from gateway.spool.store import refuse_foreign
 from gateway.spool.timekeeper import CLOCK_WAIT_S, Timekeeper
@@ -119,6 +119,15 @@ class Spool:
         """Append an event of the gateway's own, to the queue of events where there is one. Gives its number."""
         queue = self.queues.get("event") or self.queues["data"]
         return queue.add(Note(self._clock.wall_ms(), name, fields), "event")
+
+    def audit(self, name: str, fields: Mapping[str, Any], *, urgent: bool) -> Record:
+        """Append an entry for the audit, to the queue of events where there is one; `urgent`: it is written at once."""
+        queue = self.queues.get("event") or self.queues["data"]
+        note = Note(self._clock.wall_ms(), name, fields)
+        seq = queue.add(note, "audit")
+        if urgent:
+            queue.urge()
+        return Record(seq, queue.epoch, None, "audit", note)
 
     # --- the clock ------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ sixteen times has its turn then. Backlog and `diag` have what the others leave.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,10 +34,12 @@ from gateway.uplinks.suspect import Suspect
 from gateway.uplinks.topics import TopicError
 from gateway.uplinks.window import Window
 
+_HEADER = 5 + 2 + 2  # fixed header, length of the topic, packet identifier
 _SLICE = 16
 _LINGER_S = 0.003
 _READ_AHEAD = 64
 _WINDOW_BYTES = 1 << 20
+_MOST_REPLIES = 256
 _QOS_2_WINDOW = 20  # brokers drop connections with hundreds of QoS 2 exchanges under way
 
 
@@ -95,6 +98,7 @@ class Delivery:
         self.window: Window[Entry] = Window(1 if uplink.suspect.is_careful else self._limit, _WINDOW_BYTES)
         self.lanes: list[Lane] = []
         self._encode = uplink.encoding.on(self._terms, self._qos)
+        self._replies: deque[tuple[Message, bytes]] = deque()
         self._notices: dict[str, Message] = {}
         self._announced: dict[str, Message] = {}
         self._stale: set[str] = set()
@@ -130,6 +134,16 @@ class Delivery:
             self._stale.discard(message.topic)
         self.kick()
 
+    def reply(self, message: Message, properties: bytes) -> bool:
+        """Publish an answer, before all else; False where too many wait already, or the server takes none so large."""
+        size = len(message.topic.encode()) + len(message.payload) + len(properties) + _HEADER
+        if len(self._replies) >= _MOST_REPLIES or size > self._terms.maximum_packet:
+            return False
+        if not self._replies:
+            asyncio.get_running_loop().call_soon(self.kick)  # not from within the server's own callback
+        self._replies.append((message, properties))
+        return True
+
     def _announce_stale(self) -> None:
         self._repeat = None
         self.announce([self._announced[topic] for topic in self._stale])
@@ -150,7 +164,7 @@ class Delivery:
                 steps = self._pump()
                 if steps or taken:
                     await asyncio.sleep(_LINGER_S if 0 < taken < _SLICE else 0)
-                elif until_empty and not self.window.in_flight and not self._notices and not self._fetches:
+                elif until_empty and not self._is_busy and not self._fetches:
                     return
                 else:
                     self._listen()
@@ -173,9 +187,13 @@ class Delivery:
 
     async def settled(self) -> None:
         """Wait until nothing is in flight."""
-        while self.window.in_flight or self._notices:
+        while self._is_busy:
             self._wake.clear()
             await self._wake.wait()
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self.window.in_flight or self._notices or self._replies)
 
     def _fill(self, lanes: Iterable[Lane]) -> int:
         """Take records for those lanes that have none to send; how many came."""
@@ -241,7 +259,7 @@ class Delivery:
         self._wake.set()
 
     def _pump(self) -> int:
-        """Send at most 16 messages while the window has room: states, then last values, then records.
+        """Send at most 16 messages while the window has room: replies, states, last values, then records.
 
         Gives how many steps that took: none where nothing more could be done.
         """
@@ -250,6 +268,11 @@ class Delivery:
         try:
             while window.has_room and left:
                 steps += 1
+                if self._replies:
+                    message, properties = self._replies.popleft()
+                    self._send(message, None, min(1, self._terms.maximum_qos), properties)
+                    left -= 1
+                    continue
                 if self._notices:
                     self._send(self._notices.pop(next(iter(self._notices))), None, min(1, self._qos))
                     left -= 1
@@ -314,10 +337,10 @@ class Delivery:
         self._send(message, entry, entry.qos)
         return True
 
-    def _send(self, message: Message, entry: Entry | None, qos: int) -> None:
+    def _send(self, message: Message, entry: Entry | None, qos: int, properties: bytes = b"") -> None:
         if message.retain and not self._terms.can_retain:
             message = message._replace(retain=False)
-        token = self._link.publish(message, qos, b"" if entry is None else entry.properties)
+        token = self._link.publish(message, qos, properties if entry is None else entry.properties)
         self.window.sent(token, entry, message.topic, len(message.payload))
         self._uplink.counters.published.value += 1
 

@@ -18,12 +18,13 @@ from typing import Any, NoReturn, Protocol, Self
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.model import Batch, DeviceState
+from gateway.mqtt.properties import Place, Properties, encode_properties
 from gateway.spool.cursor import Cursor
 from gateway.uplinks.delivery import Counters, Delivers, Delivery, Link
 from gateway.uplinks.dialling import Attempt, Dialling
 from gateway.uplinks.encoding import Encoding
 from gateway.uplinks.lane import Source, Stream
-from gateway.uplinks.message import Message, UserProperties
+from gateway.uplinks.message import Incoming, Message, UserProperties
 from gateway.uplinks.notices import Notices
 from gateway.uplinks.options import Options, parse_server
 from gateway.uplinks.payload_json import JsonPayload
@@ -39,6 +40,26 @@ log = logging.getLogger("headgate.uplinks")
 
 _LAST_WORD_S = 0.5
 _MOST_REASONS = 64
+_MOST_UNANSWERED = 3
+_SUBSCRIBE_AGAIN_S = 3600.0
+
+
+class Inbox(Protocol):
+    """Who takes commands; `commands.mqtt.Inbox` is one."""
+
+    @property
+    def filters(self) -> Sequence[str]:
+        """What to subscribe to."""
+
+    def take(
+        self,
+        incoming: Incoming,
+        publish: Callable[[Message, bytes | None], None],
+        *,
+        source: str,
+        who: Mapping[str, str],
+    ) -> None:
+        """One message; `publish` sends its reply, with the correlation data of MQTT 5. Never waits, never raises."""
 
 
 class Connection(Link, Protocol):
@@ -51,6 +72,14 @@ class Connection(Link, Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Say goodbye, or without a word after an exception."""
+
+    def subscribe(
+        self, filters: Sequence[str], on_message: Callable[[Incoming], None], on_answer: Callable[[], None]
+    ) -> None:
+        """Call `on_message` with what comes on these topics, and `on_answer` once, when the server has answered.
+
+        Raises SessionError when the connection is gone.
+        """
 
     async def lost(self) -> NoReturn:
         """Wait until the connection is gone. Raises SessionError then."""
@@ -89,7 +118,8 @@ class Forwarder:
     `streams` are the queues, the most important first, each with this uplink's cursor. `states` are the devices' states
     by name, published anew after each connect. `latest` gives a dense batch of last values for each group
     (`Image.batches`): they go out before records where they stand retained, and where a backlog would keep who listens
-    waiting for what is true now. Raises ValueError where a template is none.
+    waiting for what is true now. `inbox`: who takes commands, where this uplink may send any. Raises ValueError where a
+    template is none.
     """
 
     def __init__(
@@ -101,6 +131,7 @@ class Forwarder:
         clock: Clock,
         metrics: Metrics,
         latest: Callable[[], Iterable[Batch]] | None = None,
+        inbox: Inbox | None = None,
         connect: Callable[[Attempt, Options, Message], Connection] = Session,
         dice: Callable[[], float] = random,
     ) -> None:
@@ -108,12 +139,16 @@ class Forwarder:
         self._states = states
         self._clock = clock
         self._latest = latest
+        self._inbox = inbox
+        self._unanswered = 0  # connections in a row that ended before the server had answered a SUBSCRIBE
+        self._subscribe_at = 0.0
         self._stands_retained = options.payload == "value" and options.retain
         self._connect = connect
         servers = [parse_server(url) for url in options.servers]
         self._dialling = Dialling(servers, options.version, will_qos=min(1, options.qos))
         self._refused = metrics.counter("uplink_refused_publishes_total", uplink=options.name)
         self._skipped = metrics.counter("uplink_skipped_total", uplink=options.name)
+        self._lost_replies = metrics.counter("uplink_lost_replies_total", uplink=options.name)
         self._refusals = Refusals(options.name, refused=self._refused, skipped=self._skipped)
         lanes = [Stream(source, cursor) for source, cursor in streams]
         self._traffic = Traffic(options, lanes, self._refusals, dice=dice)
@@ -249,6 +284,7 @@ class Forwarder:
         is_overtaken = traffic.begin(delivery)
         try:
             delivery.announce([notices.online(), *map(notices.device, self._states.values())])
+            self._subscribe(connection)
             if self._latest is not None and (is_overtaken or self._stands_retained):
                 delivery.refresh(self._latest())
             await _first(delivery.run(), delivery.watch(), traffic.watch(), connection.lost(), self._stopping.wait())
@@ -264,6 +300,35 @@ class Forwarder:
             self._delivery = None
             traffic.end()
             delivery.close()
+
+    def _subscribe(self, connection: Connection) -> None:
+        """Ask for commands. Servers that hang up instead of saying no must not cost us the connection for ever."""
+        now = self._clock.monotonic()
+        if self._inbox is None or not self._inbox.filters or now < self._subscribe_at:
+            return
+        if self._unanswered >= _MOST_UNANSWERED:
+            self._unanswered, self._subscribe_at = 0, now + _SUBSCRIBE_AGAIN_S
+            log.error(
+                "uplink '%s': the connection breaks whenever it subscribes to commands: none come by it for an hour."
+                " Look at what the server permits, or write commands: false",
+                self._options.name,
+            )
+            return
+        self._unanswered += 1
+        connection.subscribe(self._inbox.filters, self._on_incoming, self._on_subscribed)
+
+    def _on_subscribed(self) -> None:
+        self._unanswered = 0
+
+    def _on_incoming(self, incoming: Incoming) -> None:
+        if self._inbox is not None:
+            self._inbox.take(incoming, self._reply, source=f"uplink {self._options.name}", who={})
+
+    def _reply(self, message: Message, data: bytes | None) -> None:
+        """Answer a command, on whatever connection there is now."""
+        own = b"" if data is None else encode_properties(Properties(correlation_data=data), Place.PUBLISH)
+        if self._delivery is None or not self._delivery.reply(message, own):
+            self._lost_replies.value += 1
 
     def _look_for_suspect(self, delivery: Delivery, error: SessionError) -> None:
         travellers = list(delivery.window.travellers())

@@ -25,6 +25,22 @@ class Message(NamedTuple):
     retain: bool = False
 
 
+class Incoming(NamedTuple):
+    """What came in one PUBLISH on a topic we subscribed to.
+
+    `is_again`: marked as sent once more (DUP). `expires_s`: how long it is good for from now on, None for ever.
+    `response_topic` is empty where the message names none.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    is_again: bool = False
+    expires_s: float | None = None
+    response_topic: str = ""
+    correlation_data: bytes | None = None
+
+
 class Room(NamedTuple):
     """Bytes that topic and payload of one message may have together: `most`, and what splitting should aim at."""
 

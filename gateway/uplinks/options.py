@@ -84,7 +84,8 @@ class Options:
 
     `order`: after an outage, what is new goes at once and the backlog beside it (`live_first`), or everything in the
     order of its numbers. The backlog is sent at `replay_rate` values a second (None: as fast as it goes with half of
-    what may be in flight), and begins after a random time of at most `replay_delay_s`.
+    what may be in flight), and begins after a random time of at most `replay_delay_s`. `commands`: whether tags may be
+    written from there.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Options:
     order: Order = "live_first"
     replay_rate: float | None = None
     replay_delay_s: float = 30.0
+    commands: bool = False
 
     def __post_init__(self) -> None:
         if not self.client_id:

@@ -23,7 +23,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,10 +34,11 @@ import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from gateway.errors import UplinkError
 from gateway.uplinks.dialling import Attempt
-from gateway.uplinks.message import Message
+from gateway.uplinks.message import Incoming, Message
 from gateway.uplinks.options import Options, Tls, Version
 from gateway.uplinks.reasons import FIRST_ERROR, UNSUPPORTED_VERSION, needs_person, reason
 from gateway.uplinks.trust import context_of
@@ -49,8 +50,12 @@ Acks: TypeAlias = list[tuple[int, int]]
 _CONNACK, _PUBACK, _PUBREC, _PUBCOMP = 0x20, 0x40, 0x50, 0x70
 _OLD_CONNACK = {1: UNSUPPORTED_VERSION, 2: 0x85}  # codes of 3.1.1 that paho answers by hanging up, as those of 5.0
 _LARGEST_PACKET = 268_435_455 + 5
+_LARGEST_COMMAND = 65536
+"""Bytes of a packet that the server may send us; what is larger it drops [MQTT-3.1.2-25]. 3.1.1 knows no such limit."""
+
 _CLOSE_S = 0.5
 
+log = logging.getLogger("headgate.uplinks")
 _unheard = logging.getLogger("headgate.uplinks.aiomqtt")
 _unheard.disabled = True  # what matters of it comes back as SessionError
 
@@ -141,6 +146,16 @@ class Session:
             raise SessionError(f"cannot publish: {paho.error_string(info.rc)}")
         return int(info.mid)
 
+    def subscribe(
+        self, filters: Sequence[str], on_message: Callable[[Incoming], None], on_answer: Callable[[], None]
+    ) -> None:
+        """Ask for messages on these topics with QoS 1 and without those retained before; call `on_message` with each.
+
+        `on_answer` is called when the server has answered; filters that it refuses are logged. Neither may raise.
+        Raises SessionError when the connection is gone.
+        """
+        self._client.subscribe_to(filters, on_message, on_answer)
+
     async def lost(self) -> NoReturn:
         """Wait until the connection is gone. Raises SessionError then."""
         await self._client.gone()
@@ -169,6 +184,8 @@ class _Client(aiomqtt.Client):
         is_v5 = attempt.version == "5"
         connect = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         connect.SessionExpiryInterval = 0
+        if options.commands:
+            connect.MaximumPacketSize = _LARGEST_COMMAND
         super().__init__(
             attempt.server.host,
             attempt.server.port,
@@ -189,6 +206,8 @@ class _Client(aiomqtt.Client):
         self._options = options
         self.terms = self._terms(None)
         self.on_acks: Callable[[Acks], None] = lambda _: None
+        self._on_incoming: Callable[[Incoming], None] = lambda _: None
+        self._asked: dict[int, tuple[Sequence[str], Callable[[], None]]] = {}
         self.paho = cast("Any", self._client)
         self.paho.disable_logger()
         self.paho._create_socket = self._create_socket  # noqa: SLF001 - paho's only seam below TLS
@@ -289,6 +308,59 @@ class _Client(aiomqtt.Client):
         acks, self._acks = self._acks, []
         self.on_acks(acks)
 
+    # --- messages in ------------------------------------------------------------------------------------------------
+
+    def subscribe_to(
+        self, filters: Sequence[str], on_message: Callable[[Incoming], None], on_answer: Callable[[], None]
+    ) -> None:
+        self._on_incoming = on_message
+        if self.attempt.version == "5":
+            # As published: a command that was sent to be retained is known as one although it comes live.
+            how = SubscribeOptions(
+                qos=1, noLocal=True, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
+            )
+            rc, token = self.paho.subscribe([(text, how) for text in filters])
+        else:
+            rc, token = self.paho.subscribe([(text, 1) for text in filters])
+        if rc:
+            raise SessionError(f"cannot subscribe: {paho.error_string(rc)}")
+        self._asked[token] = (filters, on_answer)
+
+    def _on_subscribe(
+        self,
+        client: Any,  # noqa: ARG002 - aiomqtt's signature
+        userdata: Any,  # noqa: ARG002
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Any = None,  # noqa: ARG002
+    ) -> None:
+        asked = self._asked.pop(mid, None)
+        if asked is None:
+            return
+        filters, on_answer = asked
+        on_answer()
+        for text, code in zip(filters, reason_codes, strict=False):
+            if code.value >= FIRST_ERROR:
+                log.error("%s does not let us subscribe to '%s': %s", self.attempt.server, text, reason(code.value))
+
+    def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ARG002 - aiomqtt's
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # [MQTT-1.5.4-1] it cannot be one of ours
+            return
+        said = message.properties
+        self._on_incoming(
+            Incoming(
+                topic,
+                bytes(message.payload),
+                message.retain,
+                message.dup,
+                getattr(said, "MessageExpiryInterval", None),
+                getattr(said, "ResponseTopic", ""),
+                getattr(said, "CorrelationData", None),
+            )
+        )
+
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ARG002
@@ -373,6 +445,7 @@ class _Client(aiomqtt.Client):
         """Close the socket, whatever state it is in, and say nothing."""
         self._is_abandoned = True
         self.on_acks = lambda _: None
+        self._on_incoming = lambda _: None
         if self._wire is not None:
             self._wire.discard()
         self.paho._sock_close()  # noqa: SLF001 - paho closes by itself only what it could say goodbye to

@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 from gateway.metrics import Metrics
 from gateway.model import Batch, DeviceState
 from gateway.mqtt.properties import NONE, Properties
-from gateway.uplinks.message import Message, Room
+from gateway.spool.record import Note, Record
+from gateway.uplinks.message import NO_MARKS, Message, Room
 from gateway.uplinks.notices import Notices
 from gateway.uplinks.options import DEFAULT_TOPICS
 from gateway.uplinks.payload_json import JsonPayload
@@ -60,7 +61,7 @@ class _Live:
 
 
 class Tap:
-    """Publishes what `batch`, `device_changed`, `online` and `stopped` are told.
+    """Publishes what `batch`, `device_changed`, `note`, `online` and `stopped` are told.
 
     `packet_bytes` limits a publish. Raises ValueError where a template is none.
     """
@@ -107,6 +108,11 @@ class Tap:
     def device_changed(self, state: DeviceState) -> None:
         """Say a device's state."""
         self._say(self._notices.device(state))
+
+    def note(self, record: Record) -> None:
+        """Publish an event or an audit entry, to who listens."""
+        if isinstance(record.other, Note):
+            self._say(self._notices.note(record, record.other, NO_MARKS))
 
     def batch(self, batch: Batch, seq: int, epoch: str) -> None:
         """Publish one record's values to whom they concern."""

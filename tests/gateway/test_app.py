@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import socket
 import threading
@@ -37,7 +38,7 @@ def test_status_tells_of_devices_uplinks_spool_and_tasks(tmp_path):
     assert [d["name"] for d in status["devices"]] == ["a"]
     assert [u["name"] for u in status["uplinks"]] == ["u"]
     assert [c["name"] for c in status["spool"]["cursors"]] == ["u"]
-    assert {t["name"] for t in status["tasks"]} == {"watch", f"line {DEAD}", "uplink u"}
+    assert {t["name"] for t in status["tasks"]} == {"watch", "lessons", "commands", f"line {DEAD}", "uplink u"}
 
 
 def test_a_broker_is_told_of_with_its_figures(tmp_path):
@@ -199,3 +200,58 @@ def test_a_service_manager_hears_ready_once_all_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(Notifier, "_send", lambda _self, message: said.append(message))
     inside(App(config(tmp_path), notifier=Notifier({})))
     assert said.index("READY=1") < said.index("STOPPING=1")
+
+
+class Pupil:
+    """A driver that counts its runs, and nothing else."""
+
+    def __init__(self, devices, *, clock, metrics):
+        self.runs = 0
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.runs += 1
+
+    async def read(self, group):
+        return Batch(group, 1, [7])
+
+    def lessons(self):
+        return {"runs": self.runs}
+
+    def recall(self, lessons):
+        self.runs = lessons["runs"]
+
+
+def test_what_a_driver_learned_is_there_after_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr(composition, "find", lambda _: Pupil)
+    file = config(tmp_path)
+    for run in (1, 2, 3):
+        inside(App(file), lambda app: wait_until(lambda: app.image.states))
+        stored = json.loads((file.spool.path / "learned.json").read_bytes())
+        assert stored == {"version": 1, "lines": {DEAD: {"runs": run}}}
+
+
+def wait_until(claim):
+    deadline = time.monotonic() + 10
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_status_says_of_a_dead_device_since_when_and_of_its_line_how_busy_it_is(tmp_path):
+    file = config(tmp_path)
+
+    def look(app):
+        wait_until(lambda: app.image.states)
+        return ask(file.spool.path, {"do": "status"})
+
+    (status,) = inside(App(file), look)
+    (device,) = status["devices"]
+    assert (device["state"], device["cause"], device["resting"]) == ("offline", "offline", 0)
+    assert device["since"] > 0
+    assert device["ask_again_s"] is None  # it is the line that is gone
+    (line,) = status["lines"]
+    assert (line["name"], line["connected"]) == (DEAD, False)
+    assert 0 <= line["sick"] <= line["busy"] <= 1

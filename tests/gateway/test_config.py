@@ -265,7 +265,7 @@ def test_mistakes_of_schema_references_and_addresses_come_together(wrong):
             uint: 1
             tags:
               flow: {address: holding:65535, type: float32}
-              pump: {address: coil:5, write: true}
+              pump: {address: coil:5, write: maybe}
               temp: {address: holding:1, scale: x}
           plc: {driver: modbus, url: "http://h", mapping: plc.yaml}
         """)
@@ -275,7 +275,7 @@ def test_mistakes_of_schema_references_and_addresses_come_together(wrong):
         "gw.yaml:3:34: uplink 'cloud': unknown key 'pasword'",
         "gw.yaml:8:5: device 'boiler': unknown key 'uint'",
         "gw.yaml:10:7: tag 'flow': float32 needs 2 registers, holding:65535 leaves 1",
-        "gw.yaml:11:38: tag 'pump': 'write: true' is not built yet, it comes in a later version",
+        "gw.yaml:11:38: tag 'pump': write: expected true or false, got 'maybe'",
         "gw.yaml:12:41: tag 'temp': scale: expected a number, got 'x'",
         "gw.yaml:13:30: device 'plc': url: 'http://h' is no url of a Modbus device",
         "gw.yaml:13:51: plc.yaml: no such file or directory",

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,80 @@ def listening() -> Callable[[int], bool]:
             return s.connect_ex(("127.0.0.1", port)) == 0
 
     return check
+
+
+# --- Modbus -----------------------------------------------------------------------------------------------------------
+
+
+class ModbusServer:
+    """A server on libmodbus in a process of its own, see modbus_server.c; it is told what to hold and how to behave."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.port = int(self._line())
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def ask(self, command: str) -> str:
+        """Send one command, give its answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        return self._line()
+
+    def tell(self, *commands: str) -> None:
+        """Send commands that have nothing to answer."""
+        for command in commands:
+            assert self.ask(command) == "ok"
+
+    def get(self, table: str, address: int, count: int = 1) -> list[int]:
+        """What the server holds."""
+        return [int(word, 16) for word in self.ask(f"get {table} {address} {count}").split()]
+
+
+@pytest.fixture(scope="session")
+def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where programs of the tests are built, once."""
+    return tmp_path_factory.mktemp("build")
+
+
+@pytest.fixture
+def libmodbus(need: Callable[..., None], build_folder: Path) -> Iterator[Callable[..., ModbusServer]]:
+    """`libmodbus()` starts a Modbus TCP server, `libmodbus(path, "1")` an RTU server there that is unit 1."""
+    need("gcc", "pkg-config")
+    source = Path(__file__).with_name("modbus_server.c")
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "libmodbus"], capture_output=True, text=True, check=False
+    )
+    if flags.returncode:
+        if os.environ.get(STRICT):
+            pytest.fail("libmodbus-dev is not installed")
+        pytest.skip("libmodbus-dev is not installed")
+    program = build_folder / "modbus_server"
+    if not program.exists():
+        subprocess.run(["gcc", "-O2", "-o", str(program), str(source), *flags.stdout.split()], check=True)
+    with ExitStack() as running:
+
+        def launch(*arguments: str) -> ModbusServer:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+            process = running.enter_context(subprocess.Popen([program, *arguments], **pipes))  # type: ignore[call-overload]
+            running.callback(process.kill)
+            return ModbusServer(process)
+
+        yield launch
+
+
+@pytest.fixture
+def cable(
+    need: Callable[..., None], start: Callable[..., subprocess.Popen[bytes]], wait_for: Callable[..., None]
+) -> Callable[..., subprocess.Popen[bytes]]:
+    """`cable(near, far)` joins two pseudo-terminals with these names; killing the process unplugs both."""
+    need("socat")
+
+    def join(near: Path, far: Path) -> subprocess.Popen[bytes]:
+        process = start("socat", f"pty,raw,echo=0,link={near}", f"pty,raw,echo=0,link={far}", name="socat")
+        wait_for(lambda: near.exists() and far.exists(), "a pair of pseudo-terminals")
+        return process
+
+    return join

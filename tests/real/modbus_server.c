@@ -1,7 +1,10 @@
-/* A Modbus TCP server on libmodbus for tests: gcc modbus_server.c $(pkg-config --cflags --libs libmodbus)
+/* A Modbus server on libmodbus for tests: gcc modbus_server.c $(pkg-config --cflags --libs libmodbus)
  *
- * Prints the port it listens on (127.0.0.1, any free one). Each line on its input is a command, answered with "ok":
+ * Without arguments it speaks Modbus TCP and prints the port it listens on (127.0.0.1, any free one). With a path and a
+ * unit it speaks RTU there as that unit, 115200 8N1, prints 0, and ends when the line does. Each line on its input is a
+ * command, answered with "ok":
  *   set TABLE ADDRESS HEX...      registers or bits (TABLE: holding input coil discrete)
+ *   get TABLE ADDRESS COUNT       answered with as many numbers in hex, as others have written them
  *   float ADDRESS ORDER           answered with the float in holding registers, as libmodbus itself reads that order
  *                                 (its functions that set one mix bytes on little-endian machines: libmodbus#807)
  *   refuse TABLE FIRST LAST CODE  answer exception CODE to a read that touches one of these
@@ -42,6 +45,18 @@ static void set(modbus_mapping_t *map, char *rest) {
     }
 }
 
+static void get(const modbus_mapping_t *map, const char *rest) {
+    char table[16];
+    int at, count;
+    if (sscanf(rest, "%15s %d %d", table, &at, &count) != 3) return;
+    for (int i = at; i < at + count; i++) {
+        int function = function_of(table);
+        printf("%x ", function == 1 ? map->tab_bits[i] : function == 2 ? map->tab_input_bits[i]
+                    : function == 3 ? map->tab_registers[i] : map->tab_input_registers[i]);
+    }
+    printf("\n");
+}
+
 static void show_float(const modbus_mapping_t *map, const char *rest) {
     int at;
     char order[8];
@@ -56,6 +71,10 @@ static void show_float(const modbus_mapping_t *map, const char *rest) {
 static void obey(modbus_mapping_t *map, char *line) {
     char table[16];
     if (!strncmp(line, "set ", 4)) set(map, line + 4);
+    if (!strncmp(line, "get ", 4)) {
+        get(map, line + 4);
+        return;
+    }
     if (!strncmp(line, "float ", 6)) {
         show_float(map, line + 6);
         return;
@@ -70,7 +89,8 @@ static void obey(modbus_mapping_t *map, char *line) {
 }
 
 static void answer(modbus_t *ctx, modbus_mapping_t *map, const uint8_t *query, int length) {
-    int function = query[7], first = query[8] << 8 | query[9], count = query[10] << 8 | query[11], code = 0;
+    const uint8_t *pdu = query + modbus_get_header_length(ctx);
+    int function = pdu[0], first = pdu[1] << 8 | pdu[2], count = pdu[3] << 8 | pdu[4], code = 0;
     for (int i = 0; i < hole_count; i++)
         if (holes[i].function == function && first <= holes[i].last && first + count > holes[i].first)
             code = holes[i].code;
@@ -80,15 +100,41 @@ static void answer(modbus_t *ctx, modbus_mapping_t *map, const uint8_t *query, i
     else modbus_reply(ctx, query, length, map);
 }
 
-int main(void) {
+static int serve_rtu(const char *path, int unit, modbus_mapping_t *map) {
+    modbus_t *ctx = modbus_new_rtu(path, 115200, 'N', 8, 1);
+    modbus_set_slave(ctx, unit);
+    if (modbus_connect(ctx)) return 1;
+    printf("0\n");
+    for (int fd = modbus_get_socket(ctx);;) {
+        fd_set ready;
+        FD_ZERO(&ready);
+        FD_SET(fd, &ready);
+        FD_SET(0, &ready);
+        if (select(fd + 1, &ready, NULL, NULL, NULL) < 0) return 1;
+        if (FD_ISSET(0, &ready)) {
+            char line[4096];
+            if (!fgets(line, sizeof line, stdin)) return 0;
+            obey(map, line);
+        }
+        if (FD_ISSET(fd, &ready)) {
+            uint8_t query[MODBUS_RTU_MAX_ADU_LENGTH];
+            int length = modbus_receive(ctx, query);
+            if (length > 0) answer(ctx, map, query, length);
+            else if (length < 0 && errno != EMBBADCRC && errno != ETIMEDOUT) return 0;
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stdin, NULL, _IONBF, 0);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc == 3) return serve_rtu(argv[1], atoi(argv[2]), modbus_mapping_new(ALL, ALL, ALL, ALL));
     modbus_t *ctx = modbus_new_tcp("127.0.0.1", 0);
     modbus_mapping_t *map = modbus_mapping_new(ALL, ALL, ALL, ALL);
     int listener = modbus_tcp_listen(ctx, 8), top = listener;
     struct sockaddr_in name;
     socklen_t size = sizeof name;
     if (!map || listener < 0 || getsockname(listener, (struct sockaddr *)&name, &size)) return 1;
-    setvbuf(stdin, NULL, _IONBF, 0);
-    setvbuf(stdout, NULL, _IOLBF, 0);
     printf("%d\n", ntohs(name.sin_port));
     fd_set all;
     FD_ZERO(&all);

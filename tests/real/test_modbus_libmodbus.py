@@ -1,14 +1,11 @@
 """The Modbus driver against other people's code: a server on libmodbus, mbpoll, pymodbus' server, and a deaf one."""
 
 import asyncio
-import os
 import shutil
 import signal
 import struct
-import subprocess
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -22,53 +19,19 @@ from gateway.errors import DeviceError, LineError
 from gateway.metrics import Metrics
 from gateway.model import GOOD, Device, Tag
 
-SOURCE = Path(__file__).with_name("modbus_server.c")
-
-
-@pytest.fixture(scope="module")
-def build_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("libmodbus")
-
 
 @pytest.fixture
-def server(need, build_folder):
-    """The C server, built once; `server.tell("set holding 0 1234")` commands it."""
-    need("gcc", "pkg-config")
-    flags = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "libmodbus"], capture_output=True, text=True, check=False
-    )
-    if flags.returncode:
-        if os.environ.get("HEADGATE_TESTS_STRICT"):
-            pytest.fail("libmodbus-dev is not installed")
-        pytest.skip("libmodbus-dev is not installed")
-    program = build_folder / "modbus_server"
-    if not program.exists():
-        subprocess.run(["gcc", "-O2", "-o", str(program), str(SOURCE), *flags.stdout.split()], check=True)
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        yield Server(process)
-        process.send_signal(signal.SIGCONT)
-        process.stdin.close()
+def server(libmodbus):
+    """The C server; `server.tell("set holding 0 1234")` commands it."""
+    return libmodbus()
 
 
-class Server:
-    def __init__(self, process):
-        self.process = process
-        self.port = int(process.stdout.readline())
-
-    def tell(self, *commands):
-        for command in commands:
-            self.process.stdin.write(command + "\n")
-            assert self.process.stdout.readline() == "ok\n"
-
-    def set(self, address, data):
-        words = struct.unpack(f">{len(data) // 2}H", data)
-        for at in range(0, len(words), 100):
-            text = " ".join(f"{word:x}" for word in words[at : at + 100])
-            self.tell(f"set holding {address + at} {text}", f"set input {address + at} {text}")
-
-    def float(self, address, order):
-        self.process.stdin.write(f"float {address} {order}\n")
-        return float(self.process.stdout.readline())
+def put(server, address, data):
+    """Let registers hold these bytes, in both tables."""
+    words = struct.unpack(f">{len(data) // 2}H", data)
+    for at in range(0, len(words), 100):
+        text = " ".join(f"{word:x}" for word in words[at : at + 100])
+        server.tell(f"set holding {address + at} {text}", f"set input {address + at} {text}")
 
 
 def device(port, **options):
@@ -142,7 +105,7 @@ def tag(name, address, kind="", order=""):
 def test_every_type_in_every_order_register_by_register_and_merged(server):
     tags, wanted, at = [], {}, 100
     for kind, order, data, value in CASES:
-        server.set(at, data)
+        put(server, at, data)
         for table in ("holding", "input"):
             name = f"{table}-{kind}-{order}"
             tags.append(tag(name, f"{table}:{at}", kind, order))
@@ -158,9 +121,9 @@ def test_every_type_in_every_order_register_by_register_and_merged(server):
 
 @pytest.mark.parametrize("order", ["ABCD", "CDAB", "BADC", "DCBA"])
 def test_our_orders_are_those_of_libmodbus(server, order):
-    server.set(10, bytes.fromhex("42 F6 E9 79"))
+    put(server, 10, bytes.fromhex("42 F6 E9 79"))
     (value,) = read(server.port, tag("t", "holding:10", "float32", order)).values()
-    assert value == pytest.approx(server.float(10, order), rel=1e-6)
+    assert value == pytest.approx(float(server.ask(f"float 10 {order}")), rel=1e-6)
 
 
 def test_modicon_numbers_hexadecimal_and_the_ends_of_the_tables_reach_the_same_register(server):
@@ -181,18 +144,18 @@ def test_two_thousand_coils_come_in_one_request_each_in_its_place(server):
     metrics = Metrics()
     values = read(server.port, *[tag(str(i), f"coil:{i}") for i in range(2000)], metrics=metrics)
     assert values == {str(i): i in ones for i in range(2000)}
-    assert {name: v for name, _, v in metrics if v} == {"modbus_requests_total": 1}
+    assert {name: v for name, _, v in metrics if v and name.endswith("_total")} == {"modbus_requests_total": 1}
 
 
 def test_many_values_with_many_requests_in_flight(server):
-    server.set(0, struct.pack(">1000f", *map(float, range(1000))))
+    put(server, 0, struct.pack(">1000f", *map(float, range(1000))))
     values = read(server.port, *[tag(str(i), f"holding:{2 * i}", "float32") for i in range(1000)], max_in_flight=16)
     assert values == {str(i): float(i) for i in range(1000)}
 
 
 def test_the_event_loop_of_production_reads_the_same(server):
     uvloop = pytest.importorskip("uvloop")
-    server.set(0, struct.pack(">100f", *map(float, range(100))))
+    put(server, 0, struct.pack(">100f", *map(float, range(100))))
     tags = [tag(str(i), f"holding:{2 * i}", "float32") for i in range(100)]
 
     async def main():
@@ -229,7 +192,7 @@ def test_more_registers_than_the_standard_allows_are_never_asked_for_and_would_b
 
 
 def test_a_device_with_holes_and_a_small_limit_gives_all_it_has(server):
-    server.set(0, struct.pack(">200H", *range(200)))
+    put(server, 0, struct.pack(">200H", *range(200)))
     server.tell("refuse holding 17 18 2", "refuse holding 90 90 4", "limit 40 3")
     tags = [tag(str(i), f"holding:{i}") for i in range(200)]
     metrics = Metrics()

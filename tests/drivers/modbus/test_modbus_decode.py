@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.decode import KINDS, ORDERS, Field, decode_bits, decode_registers
+from drivers.modbus.decode import ORDERS, Field, decode_bits, decode_registers
+from drivers.modbus.kinds import KINDS
 
 # type, order, bytes on the wire, value
 GOLDEN = [
@@ -49,6 +50,10 @@ GOLDEN = [
     ("bcd32", "BADC", "34 12 78 56", 12345678),
     ("bcd32", "DCBA", "78 56 34 12", 12345678),
     ("bcd32", "ABCD", "F0 00 00 00", None),
+    ("bcd64", "ABCD", "12 34 56 78 90 12 34 56", 1234567890123456),
+    ("bcd64", "DCBA", "56 34 12 90 78 56 34 12", 1234567890123456),
+    ("datetime6", "ABCD", "07 EA 00 01 00 02 00 03 00 04 00 05", (2026, 1, 2, 3, 4, 5)),
+    ("datetime3", "BADC", "01 1A 03 02 05 04", (26, 1, 2, 3, 4, 5)),
     ("string", "ABCD", "41 42 43 44", "ABCD"),
     ("string", "BADC", "42 41 44 43", "ABCD"),
     ("string", "ABCD", "20 41 20 42 20 00", "A B"),
@@ -147,12 +152,23 @@ def reference(field, payload):
         return bool(int.from_bytes(part) >> field.bit & 1)
     if name == "bits":
         return [bool(int.from_bytes(part) >> i & 1) for i in range(16)]
+    if name == "bcd8":
+        part = part[:1] if field.bit else part[1:]
     if name.startswith("bcd"):
         return int(part.hex()) if part.hex().isdecimal() else None
+    if name.startswith("datetime"):
+        return tuple(part) if name == "datetime3" else struct.unpack(">6H", part)
+    if kind_of_byte(field):
+        byte = part[0] if field.bit else part[1]
+        return struct.unpack(f">{field.kind.code}", bytes((byte,)))[0]
     if name == "string":
         text = bytes(part[: field.size]).split(b"\0")[0]
         return text.decode().strip(" ") if text.isascii() else None
     return struct.unpack(f">{field.kind.code}", part)[0]
+
+
+def kind_of_byte(field):
+    return field.kind.name in ("int8", "uint8")
 
 
 REGISTERS = 12
@@ -164,6 +180,8 @@ def fields(draw):
     size = kind.registers * 2 or draw(st.integers(1, 9))
     order = draw(st.sampled_from(ORDERS if kind.wide else ("ABCD", "BADC")))
     at = draw(st.integers(0, REGISTERS - (size + 1) // 2))
+    if kind.octets == 1:
+        return Field(at, kind, order, size, bit=draw(st.sampled_from([0, 8])), width=8)
     return Field(at, kind, order, size, bit=draw(st.integers(0, 15)) if kind.name == "bool" else None)
 
 

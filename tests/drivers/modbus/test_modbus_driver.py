@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from drivers.modbus.driver import EXTRA_REQUESTS, Driver
+from drivers.modbus.driver import Driver
 from drivers.modbus.holes import FIRST_PAUSE_S, LAST_PAUSE_S
 from drivers.modbus.options import DeviceOptions
+from drivers.modbus.polling import EXTRA_REQUESTS
 from gateway.driver import LineKey, Simulates, find
 from gateway.errors import DeviceError, LineError
 from gateway.model import GOOD, Device, Tag
@@ -206,7 +207,7 @@ def test_a_register_that_returns_is_read_again_and_the_large_request_comes_back(
         assert asked(peer) == [(0, 16)]
         await read()
         assert asked(peer) == [(0, 16)]
-        assert read.driver._surveys == {}
+        assert read.driver._courses[read.group].survey is None
 
     play(script, registers(*range(16)))
 
@@ -320,7 +321,7 @@ def test_a_block_that_is_busy_is_asked_for_again_with_the_next_read(play, peer, 
             assert asked(peer) == [(0, 1), (200, 1)]
         peer.script = peer.obey
         assert await read() == {"holding:0": 0, "holding:200": 200}
-        assert read.driver._surveys == {}
+        assert read.driver._courses[read.group].survey is None
 
     play(script, registers(0, 200))
 
@@ -635,11 +636,6 @@ def test_urls_of_the_same_line_have_the_same_key(url, port):
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        (
-            "rtu:///dev/ttyUSB0?baud=9600",
-            "rtu:// lines are not built yet, they come with a later version. Use tcp://HOST",
-        ),
-        ("ascii:///dev/ttyUSB0", "ascii:// lines are not built yet"),
         ("10.0.0.5", "'10.0.0.5' is no url of a Modbus device. Use tcp://HOST[:502]"),
         ("http://10.0.0.5", "is no url of a Modbus device"),
         ("", "'' is no url"),

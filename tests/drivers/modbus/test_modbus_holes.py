@@ -2,10 +2,11 @@
 
 import pytest
 
+from drivers.modbus.block import Block
 from drivers.modbus.holes import FIRST_PAUSE_S, LAST_PAUSE_S, STRIKES, Survey
 from drivers.modbus.options import DeviceOptions
 from drivers.modbus.pdu import Failure, refusal
-from drivers.modbus.plan import Block, locate
+from drivers.modbus.slots import locate
 from gateway.model import Tag
 
 REFUSED = refusal(2)
@@ -146,3 +147,20 @@ def test_a_trial_that_is_silent_hands_out_its_parts_for_the_same_read(survey):
         "holding:0..1",
         "holding:2..3",
     ]
+
+
+def test_a_region_that_is_left_out_is_tried_whole_and_by_the_piece_and_never_searched(survey):
+    root = survey.roots[0]
+    survey.leave_out(root, REFUSED, FIRST_PAUSE_S, 100)
+    pieces = ["holding:0", "holding:1", "holding:2", "holding:3"]
+    assert begin(survey, 99) == (["holding:100..103"], pieces)
+    assert begin(survey, 100) == (["holding:0..3", "holding:100..103"], [])
+    assert survey.note_failure(root, REFUSED, 100) == []
+    assert begin(survey, 100) == (["holding:0", "holding:100..103"], pieces[1:])
+
+
+def test_what_has_waited_longest_is_tried_first(survey):
+    for root, since in zip(survey.roots, (5, 3), strict=True):
+        survey.note_failure(root, refusal(1), since)
+    asked, _ = begin(survey, 100)
+    assert asked == ["holding:100..103"]

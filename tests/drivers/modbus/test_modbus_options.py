@@ -4,20 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 import drivers.modbus
-from drivers.modbus.driver import Driver
+from drivers.modbus.address import parse
 from drivers.modbus.options import DeviceOptions, TagOptions
-from gateway.model import Device, Tag
+from gateway.config import load
 
 FOLDER = Path(drivers.modbus.__file__).parent
 README = (FOLDER / "README.md").read_text()
 SAMPLE = (FOLDER / "sample.yaml").read_text()
 
-OF_EVERY_DEVICE = {"driver", "url", "every", "tags"}
-OF_EVERY_TAG = {"address", "type", "order", "scale", "unit", "deadband", "every"}
+TAG_DEFAULTS = TagOptions().model_dump()
 
 
 def test_the_defaults_suit_a_device_nothing_is_known_of():
@@ -26,10 +24,17 @@ def test_the_defaults_suit_a_device_nothing_is_known_of():
         "timeout": 1.0,
         "request_gap": 0.0,
         "connect_delay": 0.0,
+        "linger": None,
+        "backup": None,
+        "match": "id",
+        "max_late": None,
+        "retries": 2,
         "max_in_flight": 1,
         "max_registers": 125,
         "max_bits": 2000,
         "max_gap": None,
+        "setup": (),
+        "bit_write": "masked",
     }
 
 
@@ -58,6 +63,9 @@ def test_a_duration_without_a_unit_or_of_another_form_is_refused_with_the_cure(v
         {"timeout": "61s"},
         {"request_gap": "11s"},
         {"connect_delay": "1h"},
+        {"linger": "61m"},
+        {"linger": 5},
+        {"match": "address"},
         {"max_in_flight": 0},
         {"max_in_flight": 17},
         {"max_registers": 0},
@@ -72,10 +80,49 @@ def test_what_cannot_be_is_refused(keys):
         DeviceOptions(**keys)
 
 
-@pytest.mark.parametrize("keys", [{"length": 0}, {"length": 251}, {"encoding": "ebcdic"}, {"size": 4}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"length": 0},
+        {"length": 251},
+        {"encoding": "ebcdic"},
+        {"layout": "middle"},
+        {"padding": "x"},
+        {"count": 0},
+        {"enum": {"a": "b"}},
+        {"enum": {0: "off", 1: "off"}},
+        {"enum": ["off", "on"]},
+        {"sentinel": 4},
+        {"sentinel": [-1]},
+        {"sentinel": [1 << 64]},
+        {"sentinel": ["0x8000"]},
+        {"sentinel": [True]},
+        {"sentinel": "none"},
+        {"time": "us"},
+        {"year_from": -1},
+        {"write_function": 6},
+        {"size": 4},
+    ],
+    ids=str,
+)
 def test_what_a_tag_cannot_say_is_refused(keys):
     with pytest.raises(ValidationError):
         TagOptions(**keys)
+
+
+def test_an_enum_is_written_with_the_numbers_that_manuals_have():
+    assert TagOptions(enum={"0": "off", "0x10": "on", "-1": "never"}).enum == {0: "off", 16: "on", -1: "never"}
+
+
+def test_a_sentinel_is_auto_or_what_registers_hold():
+    assert TagOptions(sentinel="auto").sentinel == "auto"
+    assert TagOptions(sentinel=[0x8000, 0xFFFF]).sentinel == [0x8000, 0xFFFF]
+
+
+@pytest.mark.parametrize("entry", [{"address": "coil:1"}, {"value": 1}, {"address": "coil:1", "value": None}, "coil:1"])
+def test_a_setup_write_needs_an_address_and_a_value(entry):
+    with pytest.raises(ValidationError):
+        DeviceOptions(setup=[entry])
 
 
 def test_options_are_frozen():
@@ -108,20 +155,16 @@ def test_the_readme_shows_the_very_sample():
 
 
 def test_the_sample_is_right_in_every_key_and_address():
-    for name, entry in yaml.safe_load(SAMPLE)["devices"].items():
-        own = {key: value for key, value in entry.items() if key not in OF_EVERY_DEVICE}
-        device = Device(name=name, driver="modbus", url=entry["url"], options=DeviceOptions(**own))
-        Driver.line_key(device.url, device.options)
-        tags = []
-        for tag, keys in entry["tags"].items():
-            options = {key: value for key, value in keys.items() if key not in OF_EVERY_TAG}
-            TagOptions(**options)
-            about = {key: keys.get(key, "") for key in ("address", "type", "order")}
-            tags.append(Tag(name=tag, options=options, **about))
-        groups = Driver.compile(device, tags)
-        assert {n for g in groups for n in g.names} == set(entry["tags"])
+    config = load(FOLDER / "sample.yaml")
+    assert [device.name for device in config.devices] == ["boiler", "inverter", "slow_meter"]
+    for device in config.devices:
+        names = {name for group in config.groups[device.name] for name in group.names}
+        assert names == {tag.name for tag in device.tags}
 
 
-def test_the_sample_has_a_tag_of_each_table():
-    addresses = [t["address"] for d in yaml.safe_load(SAMPLE)["devices"].values() for t in d["tags"].values()]
-    assert {a.partition(":")[0] for a in addresses if ":" in a} == {"holding", "input", "coil", "discrete"}
+def test_the_sample_has_a_tag_of_each_table_and_of_each_sort():
+    tags = [tag for device in load(FOLDER / "sample.yaml").devices for tag in device.tags]
+    tables = {parse(tag.address).table.name for tag in tags}
+    assert tables >= {"holding", "input", "coil", "discrete", "identity"}
+    said = {key for tag in tags for key in TagOptions.model_fields if tag.options[key] != TAG_DEFAULTS[key]}
+    assert said >= {"length", "count", "enum", "sentinel", "time", "scale_register", "write_address"}

@@ -6,10 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from drivers.modbus.decode import KINDS as ALL_KINDS
+from drivers.modbus.block import Block
 from drivers.modbus.driver import Driver
+from drivers.modbus.kinds import KINDS as ALL_KINDS
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.plan import MAX_REQUESTS, MAX_TAGS, REQUEST_COST, Block, locate, merge
+from drivers.modbus.pace import REQUEST_COST
+from drivers.modbus.plan import MAX_REQUESTS, MAX_TAGS, merge
+from drivers.modbus.slots import locate
 from gateway.errors import FileError
 from gateway.model import Device, Place, Tag
 
@@ -131,6 +134,31 @@ def test_merging_is_the_cheapest_way_where_values_share_registers_too(spans, req
         assert best <= cost(spans, cuts, request_cost)
 
 
+walls = st.lists(st.tuples(st.integers(0, 66), st.integers(0, 6)), max_size=4).map(
+    lambda found: sorted((start, start + size) for start, size in found)
+)
+
+
+@given(spans, walls, st.integers(6, 40), st.integers(1, 40))
+@example([(0, 1), (2, 3), (4, 5)], [(2, 2)], 40, 40)
+@example([(0, 1), (2, 3), (4, 5)], [(1, 2)], 40, 40)
+@example([(0, 1), (1, 2), (2, 3)], [(1, 2)], 40, 40)
+@example([(0, 2), (4, 6)], [(1, 5)], 40, 40)
+def test_no_request_covers_what_was_found_to_be_refused_together_with_what_is_not(spans, walls, most, request_cost):
+    walls = [wall for i, wall in enumerate(walls) if i == 0 or wall[0] >= max(past for _, past in walls[:i])]
+    apart = [s for i, s in enumerate(spans) if i == 0 or s[0] >= max(end for _, end in spans[:i])]
+    cuts = merge(apart, most=most, max_gap=None, request_cost=request_cost, apart=walls)
+    assert cuts[-1] == len(apart)
+    for a, b in zip([0, *cuts], cuts, strict=False):
+        start, past = apart[a][0], apart[b - 1][1]
+        assert past - start <= most
+        sick = {any(s[0] < end and first < s[1] for first, end in walls if first < end) for s in apart[a:b]}
+        assert len(sick) == 1  # all of it, or nothing
+        for first, end in walls:
+            inside = any(s[0] < first < s[1] for s in apart[a:b])  # of one value, which is never cut
+            assert sick == {True} or b - a == 1 or inside or not start < first <= end < past
+
+
 @st.composite
 def tag_lists(draw):
     tags = []
@@ -227,10 +255,14 @@ def test_a_block_without_gaps_is_split_in_the_middle_between_values():
     assert halves(block_of("holding:0", "holding:2", "holding:4", "holding:6", kind="float32"))[0] == "holding:0..3"
 
 
-def test_what_shares_registers_is_not_split():
+def test_what_lives_in_the_same_registers_is_not_split():
     assert halves(block_of("holding:0")) is None
     assert halves(block_of("holding:0", "holding:0")) is None
-    assert halves(block_of("holding:0", "holding:1", kind="float32")) is None
+
+
+def test_what_shares_some_registers_is_split_when_nothing_else_can_be():
+    assert halves(block_of("holding:0", "holding:1", kind="float32")) == ["holding:0..1", "holding:1..2"]
+    assert halves(block_of("holding:0", "holding:0", "holding:1", kind="float32")) == ["holding:0..1", "holding:1..2"]
 
 
 def test_a_block_is_not_split_inside_a_long_value_that_others_lie_in():

@@ -1,6 +1,9 @@
 from collections import Counter
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.acquisition.schedule import Schedule, first_due
 
@@ -74,3 +77,82 @@ def test_lines_that_started_apart_share_their_slots():
 
 def test_a_tag_read_once_an_hour_is_first_read_within_two_seconds():
     assert all(first_due(i, 3600.0, 0.0) < 2.01 for i in range(1000))
+
+
+def drain(schedule, now):
+    order = []
+    while (i := schedule.pop(now)) is not None:
+        order.append(i)
+    return order
+
+
+def test_of_what_is_due_the_earliest_deadline_goes_first():
+    schedule = Schedule([10.0, 1.0, 5.0], [0.0, 3.0, 1.0])
+    assert drain(schedule, 3.5) == [1, 2, 0]  # deadlines 4, 6 and 10
+
+
+def test_at_equal_deadlines_an_alarm_goes_before_data():
+    schedule = Schedule([1.0, 1.0, 0.5], [0.0, 0.0, 0.5], [2, 0, 1])
+    assert drain(schedule, 0.7) == [1, 2, 0]
+
+
+def test_a_parked_entry_is_due_again_when_it_is_hurried_or_rejoins():
+    schedule = Schedule([1.0, 1.0], [0.0, 0.0])
+    schedule.park(0)
+    schedule.park(1)
+    assert drain(schedule, 5.0) == []
+    assert schedule.next_due == float("inf")
+    schedule.resume(6.0)
+    assert drain(schedule, 6.0) == []
+    schedule.hurry(0, 6.2)
+    schedule.rejoin(1, 6.2)
+    assert drain(schedule, 6.2) == [0]
+    assert drain(schedule, 7.0) == [0, 1]
+    assert schedule.missed == 0
+
+
+def test_an_entry_without_a_grid_is_due_when_it_is_called_and_once():
+    never = float("inf")
+    schedule = Schedule([1.0, never], [0.0, never])
+    schedule.call(1, 5.0, 1.0)
+    schedule.call(1, 3.0, 0.2)
+    assert [schedule.pop(3.5) for _ in range(3)] == [0, 1, None]  # deadlines 1.0 and 3.2
+    assert drain(schedule, 100.0) == [0]
+    schedule.call(1, 101.0, 1.0)
+    schedule.call(1, never, 1.0)
+    assert drain(schedule, 200.0) == [0]
+
+
+def test_missed_polls_are_told_for_each_entry():
+    schedule = Schedule([1.0, 1.0, 5.0], [0.0, 0.5, 0.0])
+    drain(schedule, 0.5)
+    drain(schedule, 4.2)
+    assert [schedule.missed_of([i]) for i in range(4)] == [3, 2, 0, 0]
+    assert schedule.missed == schedule.missed_of(range(3)) == 5
+
+
+@given(st.lists(st.floats(0.05, 20.0), min_size=1, max_size=8), st.floats(0.01, 0.5))
+def test_whoever_waits_is_served_though_the_line_has_too_much_to_do(periods, takes):
+    schedule, now, served = Schedule(periods, [0.0] * len(periods)), 0.0, [[0.0] for _ in periods]
+    while now < 200.0:
+        i = schedule.pop(now)
+        if i is None:
+            now = max(now, schedule.next_due)
+            continue
+        served[i].append(now)
+        now += takes
+    for period, times in zip(periods, served, strict=True):
+        # It falls due within a period, its deadline comes a period later, and before it go at most once all others.
+        assert max(b - a for a, b in pairwise([*times, now])) <= 2 * period + takes * len(periods) + 0.02
+
+
+def test_what_is_stale_does_not_heap_up():
+    never = float("inf")
+    schedule = Schedule([3600.0, 3600.0, never], [5000.0, 5000.0, never])
+    for k in range(1000):
+        schedule.hurry(k % 2, 4000.0 - k)
+        schedule.call(2, 4500.0 + k % 7, 1.0)
+        if k % 10 == 0:
+            schedule.park(k % 2)
+        assert len(schedule._later) + len(schedule._ready) <= 2 * 3 + 17
+        assert schedule.next_due == min(schedule._due)

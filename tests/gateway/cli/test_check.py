@@ -102,6 +102,73 @@ def test_a_large_plant_is_summed_up(run, tmp_path):
     assert len(out.splitlines()) < 30
 
 
+SERIAL = """
+gateway: g
+uplinks: {{u: {{url: mqtt://h}}}}
+devices:
+  meter:
+    driver: modbus
+    url: rtu:///dev/ttyX?baud=9600&parity=E
+    every: {every}
+    tags:
+      a: {{address: holding:0, type: float32}}
+      b: {{address: holding:200, type: float32, every: 10s}}
+  other: {{driver: modbus, url: "tcp://h", tags: {{a: coil:1}}}}
+"""
+
+
+@pytest.fixture
+def serial(tmp_path):
+    """`serial("1s")` is a file with a meter on a serial line, polled at that interval."""
+
+    def write(every):
+        path = tmp_path / "gw.yaml"
+        path.write_text(SERIAL.format(every=every))
+        return path
+
+    return write
+
+
+def test_what_a_serial_line_is_kept_busy_with_is_told(run, serial):
+    code, out, _ = run(serial("1s"))
+    assert code == 0
+    assert "\nline /dev/ttyX: needs 37 ms of every 1,000 ms\n" in out
+    assert "warning" not in out
+    assert "tcp://h:502: needs" not in out
+
+
+def test_a_line_that_cannot_do_it_is_a_warning_with_what_to_slow_down(run, serial):
+    path = serial("20ms")
+    code, out, _ = run(path)
+    assert code == 0
+    text = "line /dev/ttyX: needs 1,678 ms of every 1,000 ms; the first tags to slow down are meter/a: every 100ms"
+    assert out.splitlines()[0] == f"{path}:5:3: warning: {text}"
+    code, out, _ = run(path, "--json")
+    document = orjson.loads(out)
+    assert code == 0
+    assert document["warnings"] == [{"file": str(path), "line": 5, "column": 3, "text": text}]
+    first, second = document["budgets"]
+    assert first == {"line": "/dev/ttyX", "busy": 1.6778, "slow": ["meter/a: every 100ms"]}
+    assert second == {"line": "tcp://h:502", "busy": None, "slow": []}
+
+
+def test_the_plan_lists_each_request_as_it_will_be_asked(run, serial):
+    path = serial("1s")
+    wanted = [
+        "meter: every 1s: holding:0..1, 2 registers, 1 tag, 33.5 ms",
+        "meter: every 10s: holding:200..201, 2 registers, 1 tag, 33.5 ms",
+    ]
+    code, out, _ = run(path, "--plan")
+    assert code == 0
+    asked = [line for line in out.splitlines() if ": every " in line]
+    assert asked == [
+        *(f"/dev/ttyX: {line}" for line in wanted),
+        "tcp://h:502: other: every 1s: coil:1, 1 bit, 1 tag",
+    ]
+    _, out, _ = run(path, "--plan", "--json")
+    assert orjson.loads(out)["budgets"][0]["plan"] == wanted
+
+
 def test_check_makes_no_files_and_no_folders(run, tmp_path):
     path = tmp_path / "gw.yaml"
     path.write_text((EXAMPLES / "boiler.yaml").read_text())

@@ -61,3 +61,25 @@ def test_it_says_when_a_backlog_is_done_how_long_there_is_room_and_what_was_lost
     assert "records since the start: 7 evicted, 1,000 thinned; `headgate queue audit` has their ranges" in said
     document["uplinks"][0]["done_at"] = None
     assert "500 values/s\n" in "\n".join(_lines(document))
+
+
+def test_it_says_of_each_device_and_line_what_is_sick_since_when_and_when_it_is_asked_again(status):
+    _, document = status
+    device = document["devices"][0] | {"name": "m", "state": "offline", "cause": "timeout", "since": 1_795_330_000_000}
+    document["devices"] = [
+        device | {"failures": 4, "ask_again_s": 12.34, "resting": 0, "tags": 2, "bad": 2},
+        device | {"name": "n", "state": "online", "cause": "", "failures": 0, "ask_again_s": None, "resting": 3},
+    ]
+    line = {"name": "rtu:///dev/ttyUSB0", "connected": True, "busy": 0.714, "sick": 0.096, "missed": 1234}
+    document["lines"] = [line, line | {"connected": False, "busy": 0.0, "sick": 0.0, "missed": 0}]
+    said = "\n".join(_lines(document))
+    assert (
+        "  device m: offline (timeout) since 2026-11-22T06:46:40.000Z, 4 failures in a row, asked again in 12.3 s,"
+        " 2 tags, 2 bad\n" in said
+    )
+    assert re.search(r"  device n: online, 2 tags, \d bad, 3 resting\n", said)
+    assert (
+        "  line rtu:///dev/ttyUSB0: connected, busy 71% of the last minute, 10% for nothing, 1,234 polls missed\n"
+        in said
+    )
+    assert "  line rtu:///dev/ttyUSB0: not connected, busy 0% of the last minute\n" in said

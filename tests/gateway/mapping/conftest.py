@@ -67,6 +67,26 @@ class FakeDriver:
             for every_s, same in rates.items()
         ]
 
+    @classmethod
+    def check_write(cls, device, tag):
+        if tag.address == "word:99":
+            raise ValueError("word:99 can only be read. Take write out")
+
+    async def write(self, device, tag, value):
+        raise NotImplementedError
+
+    async def read_tag(self, device, tag):
+        raise NotImplementedError
+
+
+class MuteDriver:
+    """One that cannot write."""
+
+    DeviceOptions = _DeviceOptions
+    TagOptions = _TagOptions
+    line_key = FakeDriver.line_key
+    compile = FakeDriver.compile
+
 
 @pytest.fixture
 def fake():
@@ -76,9 +96,9 @@ def fake():
 @pytest.fixture
 def drivers():
     def find(name):
-        if name != "fake":
+        if name not in {"fake", "mute"}:
             raise UnknownDriverError(f"there is no driver '{name}'; installed are: fake")
-        return FakeDriver
+        return FakeDriver if name == "fake" else MuteDriver
 
     return find
 

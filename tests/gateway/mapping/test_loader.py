@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.model import Deadband
+from gateway.model import Deadband, WriteRules
 from gateway.secrets import MASK
 
 
@@ -30,6 +30,25 @@ def test_a_device_has_its_keys_those_of_its_driver_and_its_tags(load_devices):
     assert (pump.name, pump.address, pump.every_s, pump.on) == ("pump/run", "word:5", 2.0, "always")
     assert (boiler.place.line, boiler.place.column) == (2, 3)
     assert (flow.place.line, flow.place.column) == (10, 7)
+
+
+@pytest.mark.parametrize(
+    ("written", "rules"),
+    [
+        ("true", WriteRules()),
+        ("{}", WriteRules()),
+        ("false", None),
+        (
+            "{min: 0, max: 100.5, every: 2s, expires: 1m, read_back: false}",
+            WriteRules(min=0, max=100.5, every_s=2, expires_s=60, read_back=False),
+        ),
+        ("{values: [1, 2.5, true, auto]}", WriteRules(values=(1, 2.5, True, "auto"))),
+    ],
+)
+def test_what_may_be_written_to_a_tag(load_devices, written, rules):
+    (device,), mistakes = load_devices(f"d: {{{D}, tags: {{a: {{address: word:1, write: {written}}}}}}}")
+    assert not mistakes
+    assert device.tags[0].write == rules
 
 
 def test_equal_options_of_tags_are_one_object(load_devices):
@@ -156,8 +175,37 @@ D = 'driver: fake, url: "tcp://h"'
             "write: expected true or false, got 'yes'. Write true",
         ),
         (
-            f"d: {{{D}, tags: {{a: {{address: word:1, write: true}}}}}}",
-            "tag 'a': 'write: true' is not built yet, it comes in a later version. Take it out",
+            'd: {driver: mute, url: "tcp://h", tags: {a: {address: word:1, write: true}}}',
+            "gw.yaml:2:72: tag 'a': driver mute cannot write. Take write out",
+        ),
+        (
+            f"d: {{{D}, tags: {{a: {{address: word:1, write: 'no'}}}}}}",
+            "write: expected true or false, got 'no'. Write",
+        ),
+        (f"d: {{{D}, tags: {{a: {{address: word:1, write: }}}}}}", "tag 'a': write: has no value. Write true"),
+        (f"d: {{{D}, tags: {{a: {{address: word:1, write: 1}}}}}}", "write: expected true or false, got 1. Write true"),
+        (f"d: {{{D}, tags: {{a: {{address: word:1, write: {{mn: 1}}}}}}}}", "unknown key 'mn'. Did you mean 'min'?"),
+        (
+            f"d: {{{D}, tags: {{a: {{address: word:1, write: {{min: low}}}}}}}}",
+            "gw.yaml:2:78: tag 'a': min: expected a number, got 'low'",
+        ),
+        (f"d: {{{D}, tags: {{a: {{address: word:1, write: {{every: 5}}}}}}}}", "every: '5' is no duration"),
+        (f"d: {{{D}, tags: {{a: {{address: word:1, write: {{values: []}}}}}}}}", "values: the list is empty. Write at"),
+        (
+            f"d: {{{D}, tags: {{a: {{address: word:1, write: {{values: [1, [2]]}}}}}}}}",
+            "values: expected text, a number, true or false, got a list",
+        ),
+        (
+            f"d: {{{D}, tags: {{a: {{address: word:1, write: {{min: 5, max: 1}}}}}}}}",
+            "tag 'a': write: min 5 is above max 1. Exchange them",
+        ),
+        (
+            f"d: {{{D}, tags: {{a: {{address: word:1, write: {{min: 5, values: [6]}}}}}}}}",
+            "tag 'a': write: values are all that may be written, min and max say nothing beside them",
+        ),
+        (
+            f"d: {{{D}, tags: {{a: {{address: word:1, type: bool, write: {{max: 1}}}}}}}}",
+            "tag 'a': write: min and max need a number, and type is bool",
         ),
         (
             f"d: {{{D}, tags: {{a: {{address: word:1, deadband: -1}}}}}}",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.mapping.tags import Defaults, TagReader
 from gateway.mapping.tags_csv import COLUMNS, read_tags, write_tags
-from gateway.model import Deadband, Device, Place, Tag
+from gateway.model import Deadband, Device, Place, Tag, WriteRules
 
 ASKED = Place("gw.yaml", 7, 3)
 
@@ -87,7 +87,7 @@ def test_rows_are_for_their_device_or_for_all(tags_of):
         ("tag,address\na,word:1\na,word:2\n", "tags.csv:3:1: tag 'a' stands twice. Take one of the rows out"),
         ("tag,address,scale\na,word:1,ten\n", "tags.csv:2:3: tag 'a': scale: expected a number, got 'ten'"),
         ('tag,address,scale\na,word:1,"0,1"\n', "scale: expected a number, got '0,1'. Write 0.1"),
-        ("tag,address,write\na,word:1,TRUE\n", "tags.csv:2:3: tag 'a': 'write: true' is not built yet"),
+        ('tag,address,write\na,word:1,"{""mn"": 1}"\n', "tag 'a': unknown key 'mn'. Did you mean 'min'?"),
         ("tag,address,write\na,word:1,maybe\n", "tags.csv:2:3: tag 'a': write: expected true or false, got 'maybe'"),
         ("tag,address,every\na,word:1,5\n", "tags.csv:2:3: tag 'a': every: '5' is no duration"),
         ("tag,address,swap\na,word:1,2\n", "tags.csv:2:3: tag 'a': swap: expected true or false, got '2'"),
@@ -108,6 +108,17 @@ NUMBERS = st.floats(-1e9, 1e9, allow_nan=False)
 SECONDS = st.integers(10, 86_400_000).map(lambda ms: ms / 1000)
 
 
+RULES = st.one_of(
+    st.builds(WriteRules, min=st.none() | st.floats(-9, 0), max=st.none() | st.floats(0, 9), every_s=SECONDS),
+    st.builds(
+        WriteRules,
+        values=st.lists(st.booleans() | st.integers(-5, 5) | st.sampled_from([2.5, "auto"]), max_size=3).map(tuple),
+        expires_s=st.none() | SECONDS.filter(lambda s: s >= 0.1),
+        read_back=st.booleans(),
+    ),
+)
+
+
 @st.composite
 def tags(draw):
     deadband = draw(st.none() | st.builds(Deadband, st.floats(1e-6, 1e6), st.booleans()))
@@ -121,7 +132,8 @@ def tags(draw):
         order=draw(st.sampled_from(["", "CDAB"])),
         scale=draw(NUMBERS.filter(bool)),
         offset=draw(NUMBERS),
-        unit=draw(st.sampled_from(["", "°C", "m3/h", "%", "1", 'a"b'])),
+        unit=(unit := draw(st.sampled_from(["", "°C", "m3/h", "%", "1", 'a"b']))),
+        quantity=draw(st.sampled_from(["", *({"°C": ["temperature"], "%": ["battery", "humidity"]}.get(unit, []))])),
         deadband=deadband,
         on=on,
         max_silence_s=draw(st.none() | st.integers(1, 6).map(lambda n: round(every_s + n, 3)))
@@ -131,6 +143,7 @@ def tags(draw):
         min=low,
         max=None if low is None else draw(st.none() | st.floats(0, 1e6).map(lambda n: low + n)),
         decimals=draw(st.none() | st.integers(0, 15)),
+        write=draw(st.none() | RULES),
         options={
             "length": draw(st.none() | st.integers(1, 99)),
             "encoding": draw(st.sampled_from(["ascii", "utf-8"])),
@@ -156,4 +169,4 @@ def test_what_is_as_by_default_stays_empty(fake):
     out = io.StringIO()
     device = Device(name="d", driver="fake", url="tcp://h", tags=(Tag(name="a", address="word:1"),))
     write_tags([device], lambda _: fake, out)
-    assert out.getvalue().splitlines()[1] == "d,a,word:1,,,,,,,,1s,,,,,always,data,,,,,"
+    assert out.getvalue().splitlines()[1] == "d,a,word:1,,,,,,,,1s,,,,,always,data,,,,,,"

@@ -328,6 +328,7 @@ def test_counters_and_the_gauge_bear_the_uplink_s_name(run_virtual, bench, scrip
                 "uplink_acknowledged_records_total": 1,
                 "uplink_connected": 1.0,
                 "uplink_connects_total": 1,
+                "uplink_lost_replies_total": 0,
                 "uplink_publishes_total": 2,
                 "uplink_refused_publishes_total": 0,
                 "uplink_skipped_total": 0,

@@ -557,3 +557,101 @@ def test_an_error_in_our_own_callback_is_not_taken_for_a_lost_connection():
                 await asyncio.wait_for(s.lost(), 5)
 
     run(story())
+
+
+# --- messages in ------------------------------------------------------------------------------------------------------
+
+
+def incoming(topic, payload, *, first=0x32, properties=b"\x00"):
+    """A PUBLISH of QoS 1, packet identifier 7, MQTT 5 unless `properties` is empty."""
+    body = len(topic).to_bytes(2) + topic.encode() + b"\x00\x07" + properties + payload
+    return bytes((first, len(body))) + body
+
+
+FILTERS = ("headgate/g/+/+/set", "headgate/g/+/+/+/set")
+
+
+def test_it_asks_for_live_messages_only_and_hears_what_they_say(loop_factory):
+    heard = []
+    properties = (
+        b"\x18" + b"\x02\x00\x00\x00\x05" + b"\x08\x00\x07answers" + b"\x09\x00\x04\x00\xff\x00\x01" + b"\x01\x00"
+    )
+
+    async def story():
+        message = incoming("headgate/g/boiler/pump/set", b"true", properties=properties)
+        suback = b"\x90\x05\x00\x01\x00\x01\x01"
+        async with Peer({1: CONNACK_5, 8: suback + message}) as peer, session(peer.port) as it:
+            it.subscribe(FILTERS, heard.append, lambda: None)
+            await until(lambda: heard and 4 in peer.kinds())
+        return next(body for first, body in peer.packets if first == 0x82)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        subscribe = runner.run(story())
+    options = 0x01 | 0x04 | 0x08 | 0x20  # QoS 1, no local, as published, do not send what is retained
+    for text in FILTERS:
+        assert text.encode() + bytes((options,)) in subscribe
+    (message,) = heard
+    assert message == ("headgate/g/boiler/pump/set", b"true", False, False, 5, "answers", b"\x00\xff\x00\x01")
+
+
+def test_with_the_old_version_flags_are_all_that_a_message_says():
+    heard = []
+
+    async def story():
+        messages = b"".join(
+            incoming("headgate/g/boiler/pump/set", b"%d" % first, first=first, properties=b"")
+            for first in (0x32, 0x33, 0x3A)
+        )
+        async with Peer({1: CONNACK_4, 8: b"\x90\x03\x00\x01\x01" + messages}) as peer:
+            async with session(peer.port, version="3.1.1") as it:
+                it.subscribe(FILTERS[:1], heard.append, lambda: None)
+                await until(lambda: peer.kinds().count(4) == 3)
+            return [body for first, body in peer.packets if first == 0x82]
+
+    with asyncio.Runner() as runner:
+        (subscribe,) = runner.run(story())
+    assert subscribe.endswith(FILTERS[0].encode() + b"\x01")
+    assert [(m.retain, m.is_again, m.expires_s, m.response_topic) for m in heard] == [
+        (False, False, None, ""),
+        (True, False, None, ""),
+        (False, True, None, ""),
+    ]
+
+
+def test_filters_that_the_server_refuses_are_named(caplog):
+    async def story():
+        async with Peer({1: CONNACK_5, 8: b"\x90\x05\x00\x01\x00\x01\x87"}) as peer, session(peer.port) as it:
+            answers = []
+            it.subscribe(FILTERS, lambda _: None, lambda: answers.append(1))
+            await until(lambda: caplog.messages)
+            assert answers == [1]
+
+    run(story())
+    assert len([text for text in caplog.messages if "does not let us" in text]) == 1
+    assert f"does not let us subscribe to '{FILTERS[1]}'" in caplog.text
+
+
+def test_a_topic_that_is_no_text_is_passed_over():
+    heard = []
+
+    async def story():
+        bad = b"\x32\x08\x00\x02\xff\xfe\x00\x07\x00x"
+        good = incoming("a", b"1")
+        async with Peer({1: CONNACK_5, 8: b"\x90\x04\x00\x01\x00\x01" + bad + good}) as peer, session(peer.port) as it:
+            it.subscribe(FILTERS[:1], heard.append, lambda: None)
+            await until(lambda: heard)
+
+    run(story())
+    assert [message.topic for message in heard] == ["a"]
+
+
+def test_after_the_end_nobody_can_subscribe():
+    async def story():
+        async with Peer({1: CONNACK_5, 8: b""}) as peer, session(peer.port) as it:
+            it.subscribe(FILTERS, lambda _: None, lambda: None)
+            with pytest.raises(SessionError):
+                await it.lost()
+            with pytest.raises(SessionError, match="cannot subscribe"):
+                it.subscribe(FILTERS, lambda _: None, lambda: None)
+
+    run(story())

@@ -1,0 +1,315 @@
+"""The devices of one line and how each fares: who is polled, who is probed in its turn, and what the world is told.
+
+States of a device, and what moves it:
+
+    from                   on                      to
+    unknown, out of reach  good read               well
+    well, on trial         DeviceError             sick
+    sick                   failed probe            sick, with a longer back-off
+    sick                   good probe              on trial: all its groups are due at once
+    sick                   good read of a group    well
+    on trial               good read               well
+    any but sick           LineError               out of reach
+    sick                   LineError               sick
+
+Well is `online`; sick, on trial and out of reach are `offline` to the world. So a device that answers its probe and
+nothing else stays offline, and its back-off grows.
+
+A group that is answered in part rests, and is read again in its turn, like a sick device; so does a group that was
+silent twice while its device was not. The device stays online and its other groups keep their periods.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.acquisition.health import Patient, Ward
+from gateway.acquisition.parting import outlets_of
+from gateway.acquisition.schedule import NEVER, Schedule, first_due
+from gateway.clock import Clock
+from gateway.errors import DeviceError, LineError
+from gateway.metrics import Metrics
+from gateway.model import CLASSES, Batch, Device, DeviceState, ScanGroup, bad
+
+log = logging.getLogger("headgate.line")
+
+_TURN_PATIENCE_S = 1.0
+"""On a line that is always busy, whoever is sick waits for its turn so long, and then goes first."""
+
+_STRIKES = 2
+"""How often a group must have been the one that made its device look dead before it is known to be the only one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """How a device fares. `since`: wall time in ms of the last change of state, None while it is unknown.
+
+    `failures`: failed attempts in a row. `ask_again_s`: it is asked again in so many seconds at the earliest, None
+    where it is polled as usual. `resting`: tags of groups that rest while the others are polled.
+    """
+
+    device: str
+    state: str
+    cause: str
+    since: int | None
+    failures: int
+    ask_again_s: float | None
+    resting: int
+
+
+class Unit(Patient):
+    """A device on the line and how it fares."""
+
+    __slots__ = ("cause", "device", "failures", "is_well", "online", "probes", "since", "stations")
+
+    def __init__(self, device: Device, line: str, metrics: Metrics, dice: Callable[[], float]) -> None:
+        super().__init__(dice)
+        self.device = device
+        self.stations: list[Station] = []
+        self.is_well = False
+        self.online: bool | None = None
+        self.cause = ""
+        self.since = 0
+        self.probes = metrics.counter("device_probes_total", line=line, device=device.name)
+        self.failures = metrics.counter("device_failures_total", line=line, device=device.name)
+
+    @property
+    def state(self) -> str:
+        """`unknown`, `online` or `offline`."""
+        return {True: "online", False: "offline", None: "unknown"}[self.online]
+
+    def pulse(self) -> Station:
+        """The group that tells whether the device is there: the first of those that were in the way least often."""
+        return min(self.stations, key=lambda station: station.strikes)
+
+
+class Station(Patient):
+    """One scan group with its stages. `index` is its place on the line, and in the line's schedule."""
+
+    __slots__ = ("group", "index", "is_told", "outlets", "strikes", "unit")
+
+    def __init__(self, group: ScanGroup, unit: Unit, index: int, dice: Callable[[], float]) -> None:
+        super().__init__(dice)
+        self.group = group
+        self.unit = unit
+        self.index = index
+        self.outlets = outlets_of(group)
+        self.strikes = 0
+        self.is_told = False
+
+
+class Roster:
+    """All devices of a line with their groups, and the schedule of what is read when.
+
+    `pass_on` takes a batch of a group on its way to the world, `tell` each change of a device's state. The last entry
+    of the schedule but one, `turn`, falls due when one of the sick may be asked; the last one, `chores`, when called.
+    """
+
+    def __init__(
+        self,
+        line: str,
+        devices: Sequence[tuple[Device, Sequence[ScanGroup]]],
+        *,
+        pass_on: Callable[[Station, Batch, float], None],
+        tell: Callable[[DeviceState], None],
+        clock: Clock,
+        metrics: Metrics,
+        dice: Callable[[], float],
+    ) -> None:
+        self._line = line
+        self._pass_on = pass_on
+        self._tell = tell
+        self._clock = clock
+        self._ward = Ward()
+        self.schedule = Schedule([], [])
+        self.units: list[Unit] = []
+        self.stations: list[Station] = []
+        for device, groups in devices:
+            unit = Unit(device, line, metrics, dice)
+            self.units.append(unit)
+            for group in groups:
+                station = Station(group, unit, len(self.stations), dice)
+                unit.stations.append(station)
+                self.stations.append(station)
+            metrics.gauge("device_missed_polls_total", partial(self._missed, unit), line=line, device=device.name)
+        self.turn = len(self.stations)
+        self.chores = self.turn + 1
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{unit.device.name}: {unit.state}" for unit in self.units)
+
+    def _missed(self, unit: Unit) -> int:
+        return self.schedule.missed_of(station.index for station in unit.stations)
+
+    def start(self, number: int) -> None:
+        """Everything is due soon, and nobody is known to be sick. `number` groups stand on the lines before this."""
+        now = self._clock.monotonic()
+        periods = [station.group.every_s for station in self.stations]
+        firsts = [first_due(number + i, period, now) for i, period in enumerate(periods)]
+        ranks = [CLASSES.index(station.group.record_class) for station in self.stations]
+        self.schedule = Schedule([*periods, NEVER, NEVER], [*firsts, NEVER, NEVER], [*ranks, 0, 0])
+        for patient in (*self.units, *self.stations):
+            self._ward.dismiss(patient)
+
+    def health(self) -> list[DeviceHealth]:
+        """How each device fares, in the order of the file."""
+        now = self._clock.monotonic()
+        opens_at = self._ward.opens_at(is_shared=self._is_shared())
+        return [
+            DeviceHealth(
+                device=unit.device.name,
+                state=unit.state,
+                cause=unit.cause,
+                since=None if unit.online is None else unit.since,
+                failures=unit.backoff.failures,
+                ask_again_s=max(0.0, max(opens_at, unit.retry_at) - now) if unit.is_sick else None,
+                resting=sum(len(station.group.names) for station in unit.stations if station.is_sick),
+            )
+            for unit in self.units
+        ]
+
+    def hurry(self, device: str, tag: str) -> bool:
+        """Make the group of a tag due now, where it is polled at all. Whether it is."""
+        for station in self.stations:
+            if any(o.group.device == device and tag in o.group.names for o in station.outlets):
+                if not station.unit.is_sick and not station.is_sick:
+                    self.schedule.hurry(station.index, self._clock.monotonic())
+                    return True
+                break
+        return False
+
+    # --- turns ---
+
+    def _is_shared(self) -> bool:
+        """Whether there is anybody on the line whom failed attempts would harm."""
+        return any(station.unit.is_well and not station.is_sick for station in self.stations)
+
+    def set_turn(self) -> None:
+        """Have `turn` fall due when the next of the sick may be asked."""
+        self.schedule.call(self.turn, self._ward.next_at(is_shared=self._is_shared()), _TURN_PATIENCE_S)
+
+    def next(self, now: float) -> Unit | Station | None:
+        """Whose turn it is now. None where the account has closed since `turn` was set: somebody became well."""
+        patient = self._ward.next(now, is_shared=self._is_shared())
+        if isinstance(patient, (Unit, Station)):
+            return patient
+        self.set_turn()
+        return None
+
+    # --- what moves a device from state to state ---
+
+    def on_life(self, unit: Unit) -> None:
+        """The unit answered a read."""
+        unit.backoff.reset()
+        unit.is_well = True
+        self._set_state(unit, online=True, cause="", text="")
+
+    def on_return(self, unit: Unit, station: Station | None, now: float) -> None:
+        """Whose turn it was is sick no more; a group answered, or the probe where `station` is None."""
+        if station is not None:
+            self._ward.dismiss(station)
+            station.backoff.reset()
+            station.strikes = 0
+            self.schedule.rejoin(station.index, now)
+            if station.is_told:
+                station.is_told = False
+                log.info("device '%s' on %s answers again for %s", unit.device.name, self._line, _names(station))
+        self._revive(unit, station, now)
+        if station is not None:
+            self.on_life(unit)
+        self.set_turn()
+
+    def on_failure(self, unit: Unit, station: Station | None, error: DeviceError, cost_s: float) -> None:
+        """A read of `station`, or the probe where that is None, failed and cost the line `cost_s`: let rest who did.
+
+        What was answered all the same is kept; where nothing was answered the tags have no value.
+        """
+        now = self._clock.monotonic()
+        unit.failures.value += 1
+        if station is not None and error.partial is not None:
+            self._rest(station, cost_s, now)
+            self._revive(unit, station, now)
+            self.on_life(unit)
+            self._pass_on(station, error.partial, now)
+        elif station is not None and station.is_sick and not all(other.is_sick for other in unit.stations):
+            self._rest(station, cost_s, now)
+            self._mark([station], error.cause, now)
+            if not station.is_told:
+                station.is_told = True
+                text = "device '%s' on %s does not answer for %s (%s): %s; its other groups go on"
+                log.info(text, unit.device.name, self._line, _names(station), error.cause, error)
+        else:
+            self._trip(unit, station, error, cost_s, now)
+        self.set_turn()
+
+    def lose_line(self, error: LineError) -> None:
+        """All devices are out of reach, which says nothing about each of them."""
+        now = self._clock.monotonic()
+        for unit in self.units:
+            unit.is_well = False
+            self._mark(unit.stations, error.cause, now)
+            self._set_state(unit, online=False, cause=error.cause, text=str(error))
+
+    def _rest(self, station: Station, cost_s: float, now: float) -> None:
+        self.schedule.park(station.index)
+        self._ward.admit(station, cost_s, now)
+
+    def _trip(self, unit: Unit, station: Station | None, error: DeviceError, cost_s: float, now: float) -> None:
+        """The unit as a whole is silent: nothing of it is polled until it answers in its turn."""
+        if station is not None and not unit.is_sick:
+            station.strikes += 1
+        for own in unit.stations:
+            self._ward.dismiss(own)
+            self.schedule.park(own.index)
+        self._ward.admit(unit, cost_s, now)
+        unit.is_well = False
+        self._mark(unit.stations, error.cause, now)
+        self._set_state(unit, online=False, cause=error.cause, text=str(error))
+
+    def _revive(self, unit: Unit, asked: Station | None, now: float) -> None:
+        """Read all groups of a unit that was sick at once, but those known to be silent alone: they have their turn."""
+        if not unit.is_sick:
+            return
+        self._ward.dismiss(unit)
+        mute = {station for station in unit.stations if station.strikes >= _STRIKES}
+        if len(mute) == len(unit.stations):
+            mute.clear()
+        for station in unit.stations:
+            if station in mute:
+                self._ward.keep(station, now)
+            elif station is not asked:
+                self.schedule.hurry(station.index, now)
+
+    # --- what the world is told ---
+
+    def _mark(self, stations: Iterable[Station], cause: str, now: float) -> None:
+        """Every tag of these groups has no value now, for this cause."""
+        quality, time = bad(cause), self._clock.wall_ms()
+        for station in stations:
+            self._pass_on(station, Batch(station.group, time, [None] * len(station.group.names), quality), now)
+
+    def _set_state(self, unit: Unit, *, online: bool, cause: str, text: str) -> None:
+        """Tell of a change of state once; a new cause of the same outage is only noted."""
+        if unit.online is online:
+            unit.cause = cause
+            return
+        now, name, line = self._clock.wall_ms(), unit.device.name, self._line
+        if not online:
+            log.info("device '%s' is offline (%s) on %s: %s; asking again until it answers", name, cause, line, text)
+        elif unit.online is None:
+            log.info("device '%s' is online on %s", name, line)
+        else:
+            log.info("device '%s' is online again after %d s on %s", name, (now - unit.since) // 1000, line)
+        unit.online, unit.cause, unit.since = online, cause, now
+        for told in (unit.device, *unit.device.parts):  # a part comes and goes with its whole
+            self._tell(DeviceState(told.name, online, cause, now))
+
+
+def _names(station: Station) -> str:
+    """The tags of a group, as far as a line of the log holds them."""
+    names = station.group.names
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,1 @@
+"""Commands: topic -> tag -> limits -> write -> read back -> reply, whichever way a command comes."""

@@ -1,0 +1,168 @@
+"""What probe, read, write, record and replay make of their arguments, without any device."""
+
+import pytest
+
+from gateway.cli.desk import driver_of, split_unit
+from gateway.cli.expect import _entry, _expected
+from gateway.cli.main import main
+from gateway.cli.probe import Found, Scan, _alike, _snippet, _spans, _table, parse_units
+from gateway.cli.record import Reel
+from gateway.driver import Candidate, Expected, Finding, Model
+from gateway.errors import FileError
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [(None, ()), ("1", (1,)), ("3,1-3", (3, 1, 2)), ("0,255", (0, 255)), ("7-7, 9", (7, 9))],
+)
+def test_units_are_numbers_and_spans_in_the_order_somebody_gave_them(text, units):
+    assert parse_units(text) == units
+
+
+@pytest.mark.parametrize("text", ["a", "1-", "-3", "5-2", "1-300", "1,,2", "1;2"])
+def test_units_that_are_none_are_refused(text):
+    with pytest.raises(FileError, match="--units"):
+        parse_units(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "plain", "unit"),
+    [
+        ("tcp://h", "tcp://h", None),
+        ("tcp://h?unit=5", "tcp://h", 5),
+        ("rtu:///dev/x?baud=9600&unit=7&parity=E", "rtu:///dev/x?baud=9600&parity=E", 7),
+        ("rtu:///dev/serial/by-id/usb-FTDI_a-if00?unit=1", "rtu:///dev/serial/by-id/usb-FTDI_a-if00", 1),
+    ],
+)
+def test_the_unit_may_stand_in_the_url(url, plain, unit):
+    assert split_unit(url) == (plain, unit)
+
+
+def test_a_unit_beyond_255_is_refused():
+    with pytest.raises(FileError, match="0 to 255"):
+        split_unit("tcp://h?unit=256")
+
+
+def test_the_scheme_of_a_url_chooses_the_driver():
+    assert [driver_of(f"{scheme}://h")[0] for scheme in ("tcp", "rtu", "rtu+tcp", "ascii")] == ["modbus"] * 4
+    with pytest.raises(FileError, match="tcp://"):
+        driver_of("carrier-pigeon://h")
+
+
+@pytest.mark.parametrize(
+    ("text", "tolerance", "expected"),
+    [
+        ("229.5", "1%", Expected(229.5, 1, 0.01)),
+        ("-3", "0.05", Expected(-3.0, 0, 0.05)),
+        ("0.0010", "2%", Expected(0.001, 4, 0.02)),
+        ("1e3", "1%", Expected(1000.0, 0, 0.01)),
+    ],
+)
+def test_what_somebody_sees_has_its_digits(text, tolerance, expected):
+    assert _expected(text, tolerance) == expected
+
+
+@pytest.mark.parametrize(("text", "tolerance"), [("x", "1%"), ("1", "x"), ("1", "90%"), ("nan", "1%"), ("0", "1%")])
+def test_what_nobody_can_see_is_refused(text, tolerance):
+    with pytest.raises(FileError, match="--expect"):
+        _expected(text, tolerance)
+
+
+def test_the_line_for_the_mapping_leaves_out_what_is_usual():
+    best = Candidate(1.0, "holding:5", "uint16", "", 1.0, 1.0, 9.0)
+    assert _entry(best) == "{address: holding:5, type: uint16}"
+    best = Candidate(1.0, "input:5", "int32", "CDAB", 0.001, 1.0, 9.0)
+    assert _entry(best) == "{address: input:5, type: int32, order: CDAB, scale: 0.001}"
+
+
+def found(unit, answer="values", profiles=(), **identity):
+    return Found(Finding(unit, answer, identity), profiles)
+
+
+def test_units_of_which_nothing_differs_stand_on_one_line():
+    scan = Scan("modbus", "tcp://h", 20, (*(found(n, "exception 4") for n in (1, 3, 4, 5)), found(2)))
+    lines = _table(scan)
+    assert lines[0] == "tcp://h: 5 of 20 units answered"
+    assert any(line.split()[:3] == ["unit", "1,", "3-5"] for line in lines)
+    assert len(_alike(scan.found)) == 2
+    assert _spans([5, 1, 2, 3, 9]) == "1-3, 5, 9"
+
+
+def test_a_table_shows_models_and_profiles():
+    finding = Finding(1, "values", {"vendor": "v"}, (Model(103, "inverter", "holding:40070", 50),))
+    text = "\n".join(_table(Scan("modbus", "tcp://h", 1, (Found(finding, ("sunspec/inverter",)),))))
+    assert "SunSpec model 103 (inverter) at holding:40070, 50 registers" in text
+    assert "profile: sunspec/inverter" in text
+
+
+def test_a_line_where_nobody_answers_says_what_to_look_at():
+    assert "A and B" in _table(Scan("modbus", "rtu:///dev/x", 3, ()))[0]
+    assert _snippet([Scan("modbus", "tcp://h", 3, ())]) == ["devices: {}"]
+
+
+def test_names_in_the_section_to_paste_are_names_and_never_stand_twice():
+    scan = Scan(
+        "modbus",
+        "tcp://h",
+        9,
+        (found(1, product="Ä / 7 Ω"), found(2, product="Ä / 7 Ω"), found(3, profiles=("a/b-1",))),
+    )
+    names = [line.strip().rstrip(":") for line in _snippet([scan]) if line.startswith("  ") and line[2] != " "]
+    assert names == ["7_1", "7_2", "b_1_3"]
+
+
+def test_a_recording_ends_before_it_outgrows_its_bound(tmp_path):
+    path = tmp_path / "r"
+    with path.open("w") as file:
+        reel = Reel(file, 100)
+        for _ in range(50):
+            reel.note("0.1 > 00 01")
+    assert path.stat().st_size <= 100
+    assert reel.full.is_set()
+    assert reel.sent == path.read_text().count(">")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["probe", "tcp://h", "pump"], "a device stands in a gateway file"),
+        (["probe", "tcp://h", "--timeout", "5"], "no duration"),
+        (["probe", "rtu:///dev/x", "--expect", "5"], "does not say the baud rate"),
+        (["read", "tcp://h"], "Name one address"),
+        (["read", "rtu:///dev/x", "holding:1"], "does not say the baud rate"),
+        (["read", "tcp://h", "holding:1", "--unit", "300"], "0 to 255"),
+        (["write", "tcp://h", "holding:1", "2", "3"], "an address and a value"),
+        (["write", "g.yaml", "plc", "x"], "a device, a tag and a value"),
+        (["record", "tcp://h", "/dev/null/x", "--max-bytes", "many"], "no size"),
+    ],
+)
+def test_wrong_use_says_the_cure_and_exits_with_2(capsys, arguments, words):
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("hello", 2, "no recording"),
+        ("# headgate recording 1\n# driver: pigeon\n", 1, "no driver 'pigeon'"),
+        ("# headgate recording 1\n# driver: modbus\n# framing: tcp\n", 2, "holds no request"),
+        ("# headgate recording 1\n# driver: modbus\n# framing: tcp\nwrong", 2, "line 4"),
+    ],
+)
+def test_a_file_that_cannot_be_replayed_says_why(capsys, tmp_path, text, code, words):
+    path = tmp_path / "r.txt"
+    path.write_text(text)
+    assert main(["replay", str(path), "--listen", "tcp://127.0.0.1:0"]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_a_recording_that_is_not_there_is_said(capsys, tmp_path):
+    assert main(["replay", str(tmp_path / "none")]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_a_recording_that_fails_at_once_leaves_no_file(capsys, tmp_path):
+    out = tmp_path / "r.txt"
+    assert main(["record", "gopher://h", str(out)]) == 2
+    assert not out.exists()
