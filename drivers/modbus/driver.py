@@ -9,15 +9,16 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel
 
-from drivers.modbus import budget, options, plan
-from drivers.modbus.exchange import Exchange
-from drivers.modbus.exploring import Explorer, devices_of
-from drivers.modbus.pace import Pace
-from drivers.modbus.pdu import Request
-from drivers.modbus.polling import Poller
+from drivers.modbus import options
+from drivers.modbus.frames.pdu import Request
+from drivers.modbus.lines.exchange import Exchange
+from drivers.modbus.lines.pace import Pace
+from drivers.modbus.lines.transport import transport_of
+from drivers.modbus.lines.url import route_of
+from drivers.modbus.polling import budget, plan
+from drivers.modbus.polling.poller import Poller
 from drivers.modbus.setup import Setup, setup_of
-from drivers.modbus.transport import transport_of
-from drivers.modbus.url import route_of
+from drivers.modbus.tools.exploring import Explorer, devices_of
 from drivers.modbus.writing import Writer, as_read, target_of
 from drivers.stream import Endpoint
 from drivers.tape import Tape

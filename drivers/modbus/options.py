@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
-from drivers.modbus.pdu import MAX_BITS, MAX_REGISTERS
+from drivers.modbus.frames.pdu import MAX_BITS, MAX_REGISTERS
 from gateway.quantities import DurationRange
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from drivers.modbus.encode import encode_bits
 from drivers.modbus.options import DeviceOptions, SetupWrite
+from drivers.modbus.values.encode import encode_bits
 from drivers.modbus.writing import Target, Writer, request_of, target_of
 from gateway.errors import DeviceError, FileError, Mistake, TagError
 from gateway.metrics import Metrics

@@ -19,17 +19,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from drivers.modbus import address as addresses
-from drivers.modbus import requests
-from drivers.modbus.block import Block, Plan
-from drivers.modbus.decode import decode_coils, decode_registers
-from drivers.modbus.encode import encode, encode_bits, encode_coils
-from drivers.modbus.exchange import Answer, Exchange
-from drivers.modbus.meaning import unscaled
+from drivers.modbus.frames import requests
+from drivers.modbus.frames.pdu import MASK_WRITE, Failure, Request
+from drivers.modbus.lines.exchange import Answer, Exchange
+from drivers.modbus.lines.url import route_of
 from drivers.modbus.options import DeviceOptions, TagOptions
-from drivers.modbus.pdu import MASK_WRITE, Failure, Request
-from drivers.modbus.slots import Slot, locate, own_options, place, scale_slots
-from drivers.modbus.url import route_of
+from drivers.modbus.polling.block import Block, Plan
+from drivers.modbus.values import address as addresses
+from drivers.modbus.values.decode import decode_coils, decode_registers
+from drivers.modbus.values.encode import encode, encode_bits, encode_coils
+from drivers.modbus.values.meaning import unscaled
+from drivers.modbus.values.slots import Slot, locate, own_options, place, scale_slots
 from gateway.errors import DeviceError, LineError, TagError
 from gateway.metrics import Metrics
 from gateway.model import Device, Tag, Value

@@ -10,11 +10,11 @@ import asyncio
 
 import pytest
 
-from drivers.modbus.budget import charges
 from drivers.modbus.driver import Driver
+from drivers.modbus.lines.pace import Pace
+from drivers.modbus.lines.url import route_of
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pace import Pace
-from drivers.modbus.url import route_of
+from drivers.modbus.polling.budget import charges
 from gateway.acquisition.line import Line
 from gateway.clock import SystemClock
 from gateway.image import Image

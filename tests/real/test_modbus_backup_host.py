@@ -5,8 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
-from drivers.modbus import backup
 from drivers.modbus.driver import Driver
+from drivers.modbus.lines import backup
 from drivers.modbus.options import DeviceOptions
 from gateway.acquisition.line import Line
 from gateway.clock import SystemClock

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from drivers.modbus.client import Client
 from drivers.modbus.driver import Driver
+from drivers.modbus.frames.pdu import Failure, Request
+from drivers.modbus.lines.client import Client
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pdu import Failure, Request
 from drivers.stream import Tcp
 from gateway.clock import SystemClock
 from gateway.errors import DeviceError, LineError

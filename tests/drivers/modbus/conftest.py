@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from drivers.modbus import ascii as ascii_frames
-from drivers.modbus import rtu
-from drivers.modbus.bus import Bus
+from drivers.modbus.frames import ascii as ascii_frames
+from drivers.modbus.frames import rtu
+from drivers.modbus.lines.bus import Bus
 from gateway.errors import LineError
 
 CHARACTER_S = 11 / 9600

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus.address import (
+from drivers.modbus.values.address import (
     COIL,
     COUNTER,
     DIAGNOSTIC,

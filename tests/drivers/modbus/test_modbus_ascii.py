@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.ascii import Framer, lrc
-from drivers.modbus.pdu import Request
+from drivers.modbus.frames.ascii import Framer, lrc
+from drivers.modbus.frames.pdu import Request
 
 ASKED = Request(1, 3, 107, 3)
 ANSWER = b":010306022B0000006465\r\n"

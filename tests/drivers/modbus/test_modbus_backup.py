@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from drivers.modbus.backup import RETRY_S, Backup
-from drivers.modbus.client import Client
-from drivers.modbus.pdu import Request
+from drivers.modbus.frames.pdu import Request
+from drivers.modbus.lines.backup import RETRY_S, Backup
+from drivers.modbus.lines.client import Client
 from gateway.errors import LineError
 
 FIVE = Request(unit=1, function=3, address=5, count=1)
@@ -190,7 +190,7 @@ def test_while_the_second_is_used_the_first_is_tried_now_and_then_and_taken_with
 
 
 def test_a_first_that_was_found_again_is_used_however_short_ago_it_failed(play, first, second, monkeypatch):
-    monkeypatch.setattr("drivers.modbus.backup.RETRY_S", 2.0)
+    monkeypatch.setattr("drivers.modbus.lines.backup.RETRY_S", 2.0)
     first.up = False
 
     async def script(client, fetch):

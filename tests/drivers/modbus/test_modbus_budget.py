@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.budget import ENOUGH, charges, explain, span
 from drivers.modbus.driver import Driver
+from drivers.modbus.frames.pdu import Request
+from drivers.modbus.lines.pace import REQUEST_COST, Pace
+from drivers.modbus.lines.url import route_of
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pace import REQUEST_COST, Pace
-from drivers.modbus.pdu import Request
-from drivers.modbus.plan import MAX_LINE_S
-from drivers.modbus.url import route_of
+from drivers.modbus.polling.budget import ENOUGH, charges, explain, span
+from drivers.modbus.polling.plan import MAX_LINE_S
 from gateway.driver import Explains, find
 from gateway.model import Device, Tag
 

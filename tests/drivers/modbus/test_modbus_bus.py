@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus import requests
+from drivers.modbus.frames import requests
+from drivers.modbus.frames.pdu import Request
+from drivers.modbus.lines.transport import transport_of
+from drivers.modbus.lines.url import route_of
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pdu import Request
-from drivers.modbus.transport import transport_of
-from drivers.modbus.url import route_of
 from gateway.errors import LineError
 
 ONE = Request(1, 3, 0, 1)

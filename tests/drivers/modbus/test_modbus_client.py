@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.client import Client
-from drivers.modbus.pdu import Failure, Request
+from drivers.modbus.frames.pdu import Failure, Request
+from drivers.modbus.lines.client import Client
 from gateway.errors import LineError
 
 FIVE = Request(unit=1, function=3, address=5, count=1)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus.decode import ORDERS, Field, decode_registers, shortest
-from drivers.modbus.encode import arrange, encode, encode_bits, encode_coils
-from drivers.modbus.kinds import KINDS
-from drivers.modbus.meaning import Date, Flawed, Labels, Moment
+from drivers.modbus.values.decode import ORDERS, Field, decode_registers, shortest
+from drivers.modbus.values.encode import arrange, encode, encode_bits, encode_coils
+from drivers.modbus.values.kinds import KINDS
+from drivers.modbus.values.meaning import Date, Flawed, Labels, Moment
 
 EVERY = [
     (name, order)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.client import Client
 from drivers.modbus.driver import Driver
+from drivers.modbus.frames.pdu import Request
+from drivers.modbus.lines.client import Client
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pdu import Request
 from gateway.errors import LineError
 from gateway.model import Device
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.decode import ORDERS, Field, decode_bits, decode_registers
-from drivers.modbus.kinds import KINDS
+from drivers.modbus.values.decode import ORDERS, Field, decode_bits, decode_registers
+from drivers.modbus.values.kinds import KINDS
 
 # type, order, bytes on the wire, value
 GOLDEN = [

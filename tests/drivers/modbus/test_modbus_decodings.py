@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.decodings import decodings, rank
+from drivers.modbus.tools.decodings import decodings, rank
 from gateway.driver import Expected, Patch
 
 CODES = {

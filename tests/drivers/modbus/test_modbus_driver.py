@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from drivers.modbus.driver import Driver
-from drivers.modbus.holes import FIRST_PAUSE_S, LAST_PAUSE_S
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.polling import EXTRA_REQUESTS
+from drivers.modbus.polling.holes import FIRST_PAUSE_S, LAST_PAUSE_S
+from drivers.modbus.polling.poller import EXTRA_REQUESTS
 from gateway.driver import LineKey, Simulates, find
 from gateway.errors import DeviceError, LineError
 from gateway.model import GOOD, Device, Tag

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from drivers.modbus.pdu import Failure, Request
+from drivers.modbus.frames.pdu import Failure, Request
 from gateway.errors import LineError
 
 TIMEOUT_S = 0.5

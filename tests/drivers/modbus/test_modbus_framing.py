@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.framing import Framer
-from drivers.modbus.pdu import EXCEPTIONS, Failure, Request, refusal
+from drivers.modbus.frames.mbap import Framer
+from drivers.modbus.frames.pdu import EXCEPTIONS, Failure, Request, refusal
 
 ANSWER = bytes.fromhex("00 01 00 00 00 09 01 03 06 02 2B 00 00 00 64")
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from drivers.modbus.block import Block
-from drivers.modbus.holes import FIRST_PAUSE_S, LAST_PAUSE_S, STRIKES, Survey
+from drivers.modbus.frames.pdu import Failure, refusal
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pdu import Failure, refusal
-from drivers.modbus.slots import locate
+from drivers.modbus.polling.block import Block
+from drivers.modbus.polling.holes import FIRST_PAUSE_S, LAST_PAUSE_S, STRIKES, Survey
+from drivers.modbus.values.slots import locate
 from gateway.model import Tag
 
 REFUSED = refusal(2)

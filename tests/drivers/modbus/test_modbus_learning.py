@@ -10,16 +10,16 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus.block import Block
-from drivers.modbus.course import Inquiry
 from drivers.modbus.driver import Driver
-from drivers.modbus.holes import FIRST_PAUSE_S, Node
-from drivers.modbus.learning import MAX_AGE_MS, MAX_SPANS, Learned, Limit, Wall, inquire
+from drivers.modbus.frames.pdu import Failure, refusal
+from drivers.modbus.lines.pace import Pace
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pace import Pace
-from drivers.modbus.pdu import Failure, refusal
-from drivers.modbus.plan import MAX_TAGS, Terms, plan_blocks
-from drivers.modbus.slots import locate
+from drivers.modbus.polling.block import Block
+from drivers.modbus.polling.course import Inquiry
+from drivers.modbus.polling.holes import FIRST_PAUSE_S, Node
+from drivers.modbus.polling.learning import MAX_AGE_MS, MAX_SPANS, Learned, Limit, Wall, inquire
+from drivers.modbus.polling.plan import MAX_TAGS, Terms, plan_blocks
+from drivers.modbus.values.slots import locate
 from gateway.errors import DeviceError, FieldError, LineError
 from gateway.model import GOOD, Device, Tag
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 import drivers.modbus
-from drivers.modbus.address import parse
 from drivers.modbus.options import DeviceOptions, TagOptions
+from drivers.modbus.values.address import parse
 from gateway.config import load
 
 FOLDER = Path(drivers.modbus.__file__).parent

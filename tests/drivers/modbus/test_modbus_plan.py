@@ -6,13 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from drivers.modbus.block import Block
 from drivers.modbus.driver import Driver
-from drivers.modbus.kinds import KINDS as ALL_KINDS
+from drivers.modbus.lines.pace import REQUEST_COST
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pace import REQUEST_COST
-from drivers.modbus.plan import MAX_REQUESTS, MAX_TAGS, merge
-from drivers.modbus.slots import locate
+from drivers.modbus.polling.block import Block
+from drivers.modbus.polling.plan import MAX_REQUESTS, MAX_TAGS, merge
+from drivers.modbus.values.kinds import KINDS as ALL_KINDS
+from drivers.modbus.values.slots import locate
 from gateway.errors import FileError
 from gateway.model import Device, Place, Tag
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus import sunspec
 from drivers.modbus.driver import Driver
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.probing import AREAS, parse_area
-from drivers.modbus.serving import Cutter, exception, frame
+from drivers.modbus.tools import sunspec
+from drivers.modbus.tools.probing import AREAS, parse_area
+from drivers.modbus.tools.serving import Cutter, exception, frame
 from drivers.stream import Memory
 from gateway.driver import Model, Peeks, Records, Replays
 from gateway.errors import DeviceError, TagError

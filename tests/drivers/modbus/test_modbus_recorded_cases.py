@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from drivers.modbus.driver import Driver
-from drivers.modbus.replaying import Player, acceptor, framing_of, takes_of
+from drivers.modbus.tools.replaying import Player, acceptor, framing_of, takes_of
 from drivers.recording import parse
 from drivers.stream import Memory
 from gateway.config import from_mapping

@@ -6,10 +6,10 @@ import pytest
 
 from drivers.listening import listen_pty, listen_tcp
 from drivers.modbus.driver import Driver
+from drivers.modbus.frames.pdu import Request
 from drivers.modbus.options import DeviceOptions
-from drivers.modbus.pdu import Request
-from drivers.modbus.replaying import Player, Take, acceptor, framing_of, replay, takes_of
-from drivers.modbus.serving import Asked, Cutter, frame
+from drivers.modbus.tools.replaying import Player, Take, acceptor, framing_of, replay, takes_of
+from drivers.modbus.tools.serving import Asked, Cutter, frame
 from drivers.recording import Entry, Recording, parse
 from drivers.stream import Memory
 from gateway.clock import SystemClock

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus import pdu, requests
-from drivers.modbus.pdu import Failure, Request
+from drivers.modbus.frames import pdu, requests
+from drivers.modbus.frames.pdu import Failure, Request
 
 # request, its PDU, a good answer, the payload; the worked examples of V1.1b3 where a section has one
 GOLDEN = [
@@ -138,7 +138,7 @@ def test_an_identity_that_is_cut_short_is_none(wrong):
 @settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=requests.MAX_WRITTEN_BITS))
 def test_coils_that_are_written_stand_as_those_that_are_read(bits):
-    from drivers.modbus.decode import decode_bits
+    from drivers.modbus.values.decode import decode_bits
 
     request = requests.write_coils(1, 0, bits)
     values = request.pdu[6:]

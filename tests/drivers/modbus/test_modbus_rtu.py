@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus import requests
-from drivers.modbus.pdu import Request
-from drivers.modbus.rtu import Framer, crc
+from drivers.modbus.frames import requests
+from drivers.modbus.frames.pdu import Request
+from drivers.modbus.frames.rtu import Framer, crc
 
 ASKED = Request(1, 3, 107, 3)
 ANSWER = bytes.fromhex("01 03 06 02 2B 00 00 00 64 05 7A")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus import requests
-from drivers.modbus.pdu import Request
-from drivers.modbus.serving import Asked, Cutter, answer_size, answers_in, exception, frame, request_size
+from drivers.modbus.frames import requests
+from drivers.modbus.frames.pdu import Request
+from drivers.modbus.tools.serving import Asked, Cutter, answer_size, answers_in, exception, frame, request_size
 
 FRAMINGS = ["tcp", "rtu", "ascii"]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.statistics import Statistics
+from drivers.modbus.lines.statistics import Statistics
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.modbus.backup import Backup
 from drivers.modbus.driver import Driver
-from drivers.modbus.url import route_of
+from drivers.modbus.lines.backup import Backup
+from drivers.modbus.lines.url import route_of
 from drivers.port import Rs485, SerialPort
 from drivers.stream import Tcp
 from gateway.errors import FileError

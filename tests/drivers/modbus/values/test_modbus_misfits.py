@@ -3,7 +3,7 @@
 import pytest
 
 from drivers.modbus.driver import Driver
-from drivers.modbus.slots import locate
+from drivers.modbus.values.slots import locate
 from gateway.errors import FileError
 from gateway.model import Deadband, Tag
 

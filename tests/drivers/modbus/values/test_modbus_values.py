@@ -224,8 +224,8 @@ def test_a_sentinel_an_unknown_label_and_a_wrong_digit_cost_only_themselves(read
     ],
 )
 def test_auto_is_what_sunspec_says_where_nothing_is_implemented(read, make, plc, kind, words, other):
-    from drivers.modbus.encode import encode
-    from drivers.modbus.slots import locate
+    from drivers.modbus.values.encode import encode
+    from drivers.modbus.values.slots import locate
 
     own = {"length": 4} if kind == "string" else {}
     tag = make.tag("holding:0", type=kind, sentinel="auto", **own)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drivers.modbus.driver import Driver
-from drivers.modbus.kinds import KINDS
+from drivers.modbus.values.kinds import KINDS
 from gateway.driver import Mirrors, Writes
 from gateway.errors import DeviceError, LineError, TagError
 

@@ -1,0 +1,58 @@
+"""Which transport a line gets: the one place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from drivers.modbus.frames import ascii as ascii_frames
+from drivers.modbus.frames import rtu
+from drivers.modbus.lines.bus import Bus
+from drivers.modbus.lines.client import Client
+from drivers.modbus.lines.exchange import Transport
+from drivers.modbus.lines.url import Route
+from drivers.modbus.options import DeviceOptions
+from drivers.stream import Endpoint
+from gateway.clock import Clock
+from gateway.metrics import Metrics
+
+
+def transport_of(
+    route: Route,
+    wishes: Sequence[DeviceOptions],
+    *,
+    gaps: Mapping[int, float],
+    clock: Clock,
+    metrics: Metrics,
+    endpoint: Endpoint | None = None,
+) -> Transport:
+    """The transport of a line whose devices have these options. `endpoint` stands in for the route's own, in tests.
+
+    `gaps` says for each unit how long it wants to be left in peace between two requests, in seconds.
+    """
+    lingers = [wish.linger for wish in wishes if wish.linger is not None]
+    if route.framing == "tcp":
+        return Client(
+            endpoint or route.endpoint,
+            units=frozenset(gaps),
+            timeout_s=max(wish.timeout for wish in wishes),
+            connect_delay_s=max(wish.connect_delay for wish in wishes),
+            linger_s=min(lingers, default=None),
+            max_in_flight=min(wish.max_in_flight for wish in wishes),
+            in_order=any(wish.match == "order" for wish in wishes),
+            clock=clock,
+            metrics=metrics,
+        )
+    return Bus(
+        endpoint or route.endpoint,
+        rtu.Framer() if route.framing == "rtu" else ascii_frames.Framer(),
+        units=frozenset(gaps),
+        timeout_s=max(wish.timeout for wish in wishes),
+        connect_delay_s=max(wish.connect_delay for wish in wishes),
+        linger_s=min(lingers, default=None),
+        character_s=route.character_s,
+        max_late_s={wish.unit: wish.max_late for wish in wishes if wish.max_late is not None},
+        retries={wish.unit: wish.retries for wish in wishes},
+        echo=route.echo,
+        clock=clock,
+        metrics=metrics,
+    )

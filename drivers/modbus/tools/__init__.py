@@ -1,0 +1,1 @@
+"""What probe, read, record and replay ask of a Modbus line."""

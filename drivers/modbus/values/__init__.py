@@ -1,0 +1,1 @@
+"""Where a value lives in a device, and how its bytes become one and back. Pure."""
