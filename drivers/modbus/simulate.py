@@ -10,7 +10,7 @@ import asyncio
 import logging
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import sin
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 HOST = "127.0.0.1"
 
 _COILS = 16
-_BOILER_REGISTERS = 8
+_SETPOINT = 650
+_SETPOINT_AT = 7
 _METER_REGISTERS = 12
 
 
@@ -58,6 +59,13 @@ def _devices(port: int) -> dict[str, Any]:
                 "level": {"address": "holding:103", "type": "uint16", "scale": 0.1, "unit": "%"},
                 "energy": {"address": "holding:104", "type": "uint32", "order": "CDAB", "scale": 0.001, "unit": "kWh"},
                 "alarm": {"address": "holding:106.3"},
+                "setpoint": {
+                    "address": "holding:107",
+                    "type": "int16",
+                    "scale": 0.1,
+                    "unit": "°C",
+                    "write": {"min": 20, "max": 90},
+                },
                 "pump": {"address": "coil:5"},
                 "burner": {"address": "coil:6"},
             },
@@ -77,39 +85,40 @@ def _devices(port: int) -> dict[str, Any]:
 
 
 def _boiler(started: float) -> Any:
-    """Unit 1: holding registers 100 to 107, coils 0 to 15."""
+    """Unit 1: holding registers 100 to 107, coils 0 to 15. Register 107 is the setpoint, which can be written."""
 
-    def registers() -> bytes:
+    def registers(held: Sequence[int]) -> bytes:
         t = time.monotonic() - started
         flow = 12 + 3 * sin(t / 7)
         energy = round(4_200_000 + 95 * t)
         alarm = 0b1000 if t % 60 > 50 else 0
         words = struct.pack(">HHH", energy & 0xFFFF, energy >> 16, alarm)  # order CDAB: the low word first
-        return (
-            struct.pack(">fhH", flow, round(650 + 80 * sin(t / 31)), round(500 + 300 * sin(t / 53))) + words + b"\0\0"
-        )
+        temperature = round(held[_SETPOINT_AT] + 20 * sin(t / 31))
+        return struct.pack(">fhH", flow, temperature, round(500 + 300 * sin(t / 53))) + words
 
-    def coils() -> bytes:
+    def coils(_held: Sequence[int]) -> bytes:
         t = time.monotonic() - started
         return struct.pack(">H", (t % 20 > 4) << 5 | (t % 6 > 3) << 6)
 
-    return _device(1, holding=(100, _BOILER_REGISTERS, registers), coils=(0, _COILS, coils))
+    return _device(1, holding=(100, [0, 0, 0, 0, 0, 0, 0, _SETPOINT], registers), coils=(0, [0] * _COILS, coils))
 
 
 def _meter(started: float) -> Any:
     """Unit 2: input registers 0 to 11."""
 
-    def registers() -> bytes:
+    def registers(_held: Sequence[int]) -> bytes:
         t = time.monotonic() - started
         voltage, current = 230 + 2 * sin(t / 11), 6 + 2 * sin(t / 5)
         floats = (voltage, current, voltage * current, 50 + 0.02 * sin(t / 3))
         return struct.pack(">4fQ", *floats, round(87_654_321 + 1500 * t))
 
-    return _device(2, inputs=(0, _METER_REGISTERS, registers))
+    return _device(2, inputs=(0, [0] * _METER_REGISTERS, registers))
 
 
-_Area = tuple[int, int, Callable[[], bytes]]
-"""First address, how many, and what they hold now (big-endian registers; coils as registers of 16)."""
+_Area = tuple[int, list[int], Callable[[Sequence[int]], bytes]]
+"""First address, what they hold at first, and what the first of them hold now, given what they held before.
+
+Big-endian registers; coils as registers of 16. What is not renewed keeps what was written to it."""
 
 
 def _device(unit: int, **areas: _Area) -> Any:
@@ -121,15 +130,15 @@ def _device(unit: int, **areas: _Area) -> Any:
     async def renew(function: int, _first: int, _address: int, _count: int, registers: list[int], _set: Any) -> None:
         area = by_function.get(function)
         if area is not None:
-            content = area[2]()
+            content = area[2](registers)
             fresh = struct.unpack(f">{len(content) // 2}H", content)
             registers[: len(fresh)] = fresh
 
     def block(name: str) -> list[SimData]:
-        first, count, _ = areas.get(name, (0, 16, bytes))
+        first, held, _ = areas.get(name, (0, [0] * 16, bytes))
         if name in ("coils", "discretes"):
-            return [SimData(first, values=[False] * count, datatype=DataType.BITS)]
-        return [SimData(first, values=[0] * count, datatype=DataType.REGISTERS)]
+            return [SimData(first, values=[bool(bit) for bit in held], datatype=DataType.BITS)]
+        return [SimData(first, values=held, datatype=DataType.REGISTERS)]
 
     blocks = (block("coils"), block("discretes"), block("holding"), block("inputs"))
     return SimDevice(id=unit, simdata=blocks, action=renew)

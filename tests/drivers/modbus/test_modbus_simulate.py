@@ -74,6 +74,22 @@ def test_leaving_the_simulation_leaves_no_task_no_port_and_no_word(caplog):
     assert not [r for r in caplog.records if "modbus" in r.name]
 
 
+def test_the_setpoint_can_be_written_and_the_temperature_follows_it():
+    async def main():
+        async with Driver.simulate() as section:
+            boiler = next(device for device in built(section) if device.name == "boiler")
+            tags = {tag.name: tag for tag in boiler.tags}
+            async with Driver([boiler], clock=SystemClock(), metrics=Metrics()) as driver:
+                await driver.write(boiler, tags["setpoint"], 300)
+                return await driver.read_tag(boiler, tags["setpoint"]), await driver.read_tag(
+                    boiler, tags["temperature"]
+                )
+
+    setpoint, temperature = asyncio.run(main())
+    assert setpoint == 300
+    assert 280 <= temperature <= 320
+
+
 def test_two_simulations_at_once_do_not_meet():
     async def main():
         async with Driver.simulate() as one, Driver.simulate() as other:
