@@ -47,6 +47,14 @@ devices:
       flow:   {{address: "holding:100", type: float32, unit: m3/h, deadband: 0.1}}
       pump:   {{address: "coil:5", on: change, max_silence: 10m}}
       energy: {{address: "input:20", type: uint32, order: CDAB, scale: 0.001, unit: kWh, every: 10s}}
+      # setpoint: {{address: "holding:7", type: int16, scale: 0.1, write: {{min: 5, max: 80}}}}   # takes commands
+
+  # A meter on a serial line, by profile. Who is there: headgate probe rtu:///dev/ttyUSB0. What fits: headgate profiles
+  # meter:
+  #   driver: modbus
+  #   url: rtu:///dev/serial/by-id/usb-FTDI_FT232R-if00-port0?baud=9600&parity=N
+  #   unit: 1
+  #   profile: eastron/sdm630
 """
 
 
