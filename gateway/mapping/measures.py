@@ -19,8 +19,8 @@ def _units(text: str) -> frozenset[str]:
 
 _ENERGY = _units("mWh Wh kWh MWh GWh TWh J kJ MJ GJ cal kcal Mcal Gcal")
 _CONCENTRATION = _units("µg/m³")
-_PRESSURE = _units("mPa Pa hPa kPa mbar cbar bar mmHg inHg psi")
-_VOLUME = _units("mL L m³ ft³ CCF gal")
+_PRESSURE = _units("mPa Pa hPa kPa mbar cbar bar mmHg inHg inH₂O psi")
+_VOLUME = _units("mL L m³ ft³ CCF MCF gal")
 _SPEED = _units("mm/s m/s m/min km/h in/s ft/s mph kn Beaufort")
 _TEMPERATURE = _units("°C °F K")
 
@@ -45,7 +45,7 @@ QUANTITIES: Mapping[str, frozenset[str]] = {
     "energy_storage": _ENERGY,
     "enum": _units("-"),
     "frequency": _units("mHz Hz kHz MHz GHz"),
-    "gas": _units("L m³ ft³ CCF"),
+    "gas": _units("L m³ ft³ CCF MCF"),
     "humidity": _units("%"),
     "illuminance": _units("lx"),
     "irradiance": _units("W/m² BTU/(h⋅ft²)"),
@@ -59,7 +59,7 @@ QUANTITIES: Mapping[str, frozenset[str]] = {
     "pm10": _CONCENTRATION,
     "pm25": _CONCENTRATION,
     "pm4": _CONCENTRATION,
-    "power": _units("mW W kW MW GW TW BTU/h"),
+    "power": _units("mW W kW MW GW TW"),
     "power_factor": _units("% -"),
     "precipitation": _units("mm cm in"),
     "precipitation_intensity": _units("mm/h mm/d in/h in/d"),
@@ -79,8 +79,8 @@ QUANTITIES: Mapping[str, frozenset[str]] = {
     "volume": _VOLUME,
     "volume_flow_rate": _units("mL/s L/s L/min L/h m³/s m³/min m³/h ft³/min gal/min gal/h gal/d"),
     "volume_storage": _VOLUME,
-    "water": _units("L m³ ft³ CCF gal"),
-    "weight": _units("µg mg g kg t oz lb st"),
+    "water": _units("L m³ ft³ CCF MCF gal"),
+    "weight": _units("µg mg g kg oz lb st"),
     "wind_direction": _units("°"),
     "wind_speed": _SPEED,
 }
