@@ -62,7 +62,7 @@ class Labels:
         """The number of a label, or a number that has one."""
         if isinstance(value, str) and value in self._numbers:
             return self._numbers[value]
-        if isinstance(value, (int, float)) and value in self._labels:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value in self._labels:
             return int(value)
         known = ", ".join(f"{label} ({number})" for number, label in self._labels.items())
         raise ValueError(f"the enum knows {known}; got {value!r}")
@@ -122,7 +122,10 @@ def _moment(value: Any) -> datetime:
         moment = datetime.fromisoformat(value)
     except ValueError:
         raise ValueError(f"'{value[:40]}' is no time. Write it like 2026-01-02T03:04:05Z") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"'{value[:40]}' lies beyond the years 1 to 9999 in UTC") from None
 
 
 def scaled(value: Value | Flawed, exponent: Value | Flawed) -> Value | Flawed:
@@ -153,7 +156,10 @@ def unscaled(value: Any, exponent: Any, *, whole: bool) -> Any:
         return value  # its type will say what is wrong with it
     exact = Fraction(repr(value)) / Fraction(10) ** exponent
     if not whole:
-        return float(exact)
+        try:
+            return float(exact)
+        except OverflowError:
+            raise ValueError(f"{value!r} divided by 1e{exponent} is more than any number holds") from None
     if exact.denominator != 1:
         below = exact.numerator // exact.denominator
         near = " and ".join(f"{_times(n, exponent):g}" for n in (below, below + 1))

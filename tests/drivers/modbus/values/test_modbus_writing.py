@@ -390,3 +390,24 @@ def test_a_write_goes_before_the_polls_that_wait(session, make, plc):
         await poll
 
     session(script, mine)
+
+
+# --- values at the edge of what can be said ---
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ({"type": "uint32", "time": "s"}, "0001-01-01T00:00:00+23:59"),
+        ({"type": "uint32", "time": "s"}, "9999-12-31T23:59:59-23:59"),
+        ({"type": "datetime6"}, "0001-01-01T00:00:00+01:00"),
+        ({"type": "float64", "scale_register": "holding:99"}, 1e308),
+        ({"type": "int64", "scale_register": "holding:99"}, 1e308),
+        ({"enum": {1: "on"}, "count": 2}, [True, 1]),
+    ],
+)
+def test_what_no_register_can_say_is_refused_before_anything_is_written(write, make, plc, keys, value):
+    plc.holding[99] = 0xFFF6  # ten to the power of -10
+    with pytest.raises(ValueError, match=r"."):
+        write(make.tag("holding:7", **keys), value)
+    assert [pdu for pdu in plc.asked if pdu[0] not in (3, 4)] == []
