@@ -68,13 +68,19 @@ def _check(value: Value, tag: Tag, rules: WriteRules) -> None:
         if not any(_is_same(value, listed) for listed in rules.values):
             allowed = ", ".join(show(listed) for listed in rules.values)
             raise RefusalError("range", f"{show(value)} is none of {allowed}")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        for low in (tag.min, rules.min):
-            if low is not None and value < low:
-                raise RefusalError("range", f"{show(value)} is below {low:g}")
-        for high in (tag.max, rules.max):
-            if high is not None and value > high:
-                raise RefusalError("range", f"{show(value)} is above {high:g}")
+        return
+    for each in value if isinstance(value, list) else (value,):
+        if isinstance(each, int | float) and not isinstance(each, bool):
+            _check_number(each, tag, rules)
+
+
+def _check_number(value: float, tag: Tag, rules: WriteRules) -> None:
+    for low in (tag.min, rules.min):
+        if low is not None and value < low:
+            raise RefusalError("range", f"{show(value)} is below {low:g}")
+    for high in (tag.max, rules.max):
+        if high is not None and value > high:
+            raise RefusalError("range", f"{show(value)} is above {high:g}")
 
 
 def _is_same(value: Value, listed: Value) -> bool:

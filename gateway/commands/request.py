@@ -4,11 +4,13 @@
     {"value":1,"id":"7f","expires":"5s","ts":17953…}    the same with a name, and how long it is good for
 
 `expires` counts from `ts` (ms since 1970) where there is one, else from the command's arrival. Keys that are not known
-are refused: `expire` for `expires` would be a command that never expires.
+are refused: `expire` for `expires` would be a command that never expires. So is a key that stands there twice: of two
+values nobody knows which one was meant.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -25,6 +27,7 @@ LARGEST = 16 * 1024
 _LONGEST_ID = 128
 _SHOWN = 60
 _KEYS = frozenset({"value", "id", "expires", "ts"})
+_NESTED = "expected text, a number, true, false, or a list of these, got one inside another"
 
 Code: TypeAlias = Literal[
     "invalid",
@@ -89,7 +92,9 @@ def parse(payload: bytes) -> Request:
             raise RefusalError("invalid", f"the payload is no JSON: {show(text)}") from None
         return Request(value=text, text=text)
     if isinstance(value, dict):
+        _refuse_twice(payload)
         return _described(value)
+    _refuse_nested(value)
     return Request(value=value, text=None if isinstance(value, str) else text)
 
 
@@ -97,6 +102,8 @@ def _described(given: dict[str, Any]) -> Request:
     strange = sorted(given.keys() - _KEYS)
     if strange:
         raise RefusalError("invalid", f"unknown key {show(strange[0])}. Known here: expires, id, ts, value")
+    for each in given.values():
+        _refuse_nested(each)
     if "value" not in given:
         raise RefusalError("invalid", 'there is no `value`. Send a bare value, or {"value": …}')
     return Request(
@@ -105,6 +112,25 @@ def _described(given: dict[str, Any]) -> Request:
         expires_s=_expires(given.get("expires")),
         made_ms=_made(given.get("ts")),
     )
+
+
+def _refuse_twice(payload: bytes) -> None:
+    """Raises RefusalError where an object has a key twice, of which its parser silently takes the last."""
+    try:
+        pairs = json.loads(payload, object_pairs_hook=list, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise RefusalError("invalid", _NESTED) from None
+    keys = [key for key, _ in pairs]
+    again = next((key for key in keys if keys.count(key) > 1), None)
+    if again is not None:
+        raise RefusalError("invalid", f"{show(again)} stands there twice. Say once what is meant")
+
+
+def _refuse_nested(given: Any) -> None:
+    """Raises RefusalError where something is neither plain nor a list of what is: no tag holds it."""
+    parts = given if isinstance(given, list) else (given,)
+    if any(isinstance(part, list | dict) for part in parts):
+        raise RefusalError("invalid", _NESTED)
 
 
 def _id(given: Any) -> str | int | None:
