@@ -65,6 +65,8 @@ class Inbox:
         data = incoming.correlation_data
 
         def answer(document: dict[str, Any]) -> None:
+            if check_topic(reply_topic) is not None:
+                return  # the topic of the command was as long as any can be
             body = {key: plain(value, GOOD)[0] for key, value in document.items()}
             publish(Message(reply_topic, to_json(body)), data)
 
@@ -90,6 +92,8 @@ class Inbox:
 
         def heard(message: Heard) -> None:
             said, client = message.properties, message.origin
+            if client.is_gateway:
+                return  # what it publishes by itself is no wish of anybody
             who = {"user": client.username, "client": client.client_id, "address": client.address}
             response = said.response_topic or ""
             self.take(

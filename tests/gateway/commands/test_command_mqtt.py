@@ -294,6 +294,30 @@ def test_topics_that_name_no_tag_are_answered(run_house):
     assert run_house(story) == ["unknown", "unknown", "not_writable"]
 
 
+def test_a_reply_whose_topic_would_be_too_long_is_left_out_and_nobody_is_harmed(run_house):
+    async def story(house):
+        client = await house.client()
+        await client.subscribe("#")
+        await client.publish(f"headgate/g/{'x' * 65515}/y/set", "1")
+        await client.reply()
+        await client.publish(SET, "true")
+        await client.reply()
+        return (await client.reply())[1]["ok"], house.desk.count("commands_refused_total", reason="unknown")
+
+    assert run_house(story) == (True, 1)
+
+
+def test_what_the_gateway_publishes_itself_is_no_command(run_house):
+    async def story(house):
+        door, client = house.broker.door("g"), await house.client()
+        await client.subscribe(REPLY)
+        door.publish(SET, b"true", qos=1)
+        await client.publish(SET, "off")
+        return (await client.reply())[1], house.desk.plant.writes()
+
+    assert run_house(story) == ({"ok": True, "value": False}, [("pump", False)])
+
+
 # --- without a broker -------------------------------------------------------------------------------------------------
 
 
