@@ -229,6 +229,7 @@ def _groups(device: Device, reading: Reading) -> Iterator[ScanGroup]:
             mistakes |= dict.fromkeys(error.mistakes)
             continue
         mistakes |= dict.fromkeys(_unwritable(driver, device, tags))
+        mistakes |= dict.fromkeys(mistake for group in compiled for mistake in _unlimited(group))
         for group in compiled:  # a driver need not know of classes
             yield group if group.record_class == name else replace(group, record_class=name)
     if mistakes:
@@ -244,6 +245,16 @@ def _unwritable(driver: type[Driver], device: Device, tags: Iterable[Tag]) -> It
             driver.check_write(device, tag)
         except ValueError as error:
             yield Mistake(tag.place, f"tag '{tag.name}': write: {error}")
+
+
+def _unlimited(group: ScanGroup) -> Iterator[Mistake]:
+    """Limits of what is written to tags that are no numbers to whoever writes them: they would hold nothing."""
+    for tag, kind in zip(group.tags, group.types, strict=True):
+        rules = tag.write
+        if rules is None or (rules.min is None and rules.max is None) or not kind.startswith(("bool", "string")):
+            continue
+        what = "a text. Write values: with those that may be written" if kind.startswith("string") else "true or false"
+        yield Mistake(tag.place, f"tag '{tag.name}': write: min and max need a number, and the tag is {what}")
 
 
 def _lines(draft: _Draft, wholes: Mapping[str, Device], reading: Reading) -> dict[LineKey, tuple[Device, ...]]:

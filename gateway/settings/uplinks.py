@@ -223,6 +223,8 @@ def wrong_topic(template: str, words: Iterable[str] = ()) -> str:
     """
     if template.startswith(("/", "$")) or template.endswith("/"):
         return "must not begin with / or $, nor end with /. Take it out"
+    if not words and template.endswith("/set"):  # and what a server sends back would be carried out
+        return f"'{template}': a topic that ends with /set takes commands. Let it end in another way"
     fields = (word for word in _HOLE.findall(template) if word.isidentifier())
     return check_template(template, set(words) or {*_TOPIC_WORDS, *fields}) or ""
 

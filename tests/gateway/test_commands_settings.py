@@ -129,3 +129,31 @@ def test_who_asks_for_commands_twice_is_told(read):
     (mistake,) = read(f"uplinks: {{{both}}}\n{DEVICE}")
     assert mistake.startswith("gw.yaml:2:90: uplink 'b': commands: they come by uplink 'a' from the same server, and")
     assert mistake.endswith("would be carried out twice. Take one of them out")
+
+
+@pytest.mark.parametrize(
+    ("tag", "what"),
+    [
+        ("{address: holding:1, type: uint16, enum: {0: off, 7: boost}, write: {max: 3}}", "a text"),
+        ("{address: holding:1, type: uint32, time: s, write: {min: 3}}", "a text"),
+        ("{address: holding:1, type: datetime6, write: {min: 3}}", "a text"),
+        ("{address: coil:1, write: {max: 3}}", "true or false"),
+        ("{address: holding:1.3, write: {max: 3}}", "true or false"),
+    ],
+)
+def test_limits_of_what_is_written_as_no_number_would_hold_nothing_and_are_refused(read, tag, what):
+    (mistake,) = read(f'devices: {{plc: {{driver: modbus, url: "tcp://h", tags: {{t: {tag}}}}}}}\n')
+    assert f"tag 't': write: min and max need a number, and the tag is {what}" in mistake
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        'uplinks: {u: {url: "mqtt://h", payload: value, topic: "{prefix}/{device}/{tag}/set"}}',
+        'uplinks: {u: {url: "mqtt://h", topic: "x/{device}/set"}}',
+        'broker: {payload: value, topic: "{prefix}/{device}/{tag}/set"}',
+    ],
+)
+def test_values_are_not_published_where_commands_are_taken(read, section):
+    (mistake,) = read(f"{section}\n{DEVICE}")
+    assert "takes commands" in mistake
