@@ -92,9 +92,12 @@ class Writes(Protocol):
     def check_write(cls, device: Device, tag: Tag) -> None:
         """Raises ValueError with the cure where this tag can never be written. No I/O."""
 
-    async def write(self, device: Device, tag: Tag, value: Value) -> None:
+    async def write(
+        self, device: Device, tag: Tag, value: Value, *, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Write one value, before any poll that waits. Returns when the device has acknowledged it.
 
+        `is_wanted` is asked at the moment when the value would leave; where it says no, ExpiredError is raised instead.
         Raises ValueError when the value does not fit the tag's type (nothing was sent then), TagError when the device
         refused, DeviceError and LineError when it cannot be known whether it was done.
         """

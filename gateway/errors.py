@@ -68,6 +68,10 @@ class TagError(FieldError):
     """What was asked of this tag alone failed: the unit answered, and said no. Nothing else is harmed."""
 
 
+class ExpiredError(FieldError):
+    """Nothing was sent: when its turn came it was too late for what was asked."""
+
+
 class LineError(FieldError):
     """The connection or port is gone: all devices on it are out of reach. The line is left and entered anew."""
 

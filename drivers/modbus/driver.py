@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from drivers.modbus import options
 from drivers.modbus.frames.pdu import Request
-from drivers.modbus.lines.exchange import Exchange
+from drivers.modbus.lines.exchange import Exchange, IsWanted
 from drivers.modbus.lines.pace import Pace
 from drivers.modbus.lines.transport import transport_of
 from drivers.modbus.lines.url import route_of
@@ -122,12 +122,15 @@ class Driver(Poller, Explorer):
         """Close. What was found out about the devices is kept for the next time."""
         await self._client.close()
 
-    async def write(self, device: Device, tag: Tag, value: Value) -> None:
-        """Write one raw value now. Raises ValueError before anything is sent, TagError, DeviceError or LineError."""
+    async def write(self, device: Device, tag: Tag, value: Value, *, is_wanted: IsWanted | None = None) -> None:
+        """Write one raw value now. Raises ValueError before anything is sent, TagError, DeviceError or LineError.
+
+        ExpiredError: `is_wanted` said no when its turn came, so nothing was sent.
+        """
         target = target_of(device, tag, plan.options_of(device))
         if device.name in self._setup.pending:
             await self._setup.perform(device.name)
-        await self._writer.write(target, value)
+        await self._writer.write(target, value, is_wanted)
 
     async def read_tag(self, device: Device, tag: Tag) -> Value:
         """The tag's raw value now. Raises TagError, DeviceError or LineError."""
@@ -135,7 +138,9 @@ class Driver(Poller, Explorer):
             await self._setup.perform(device.name)
         return await self._writer.read(device, tag, plan.options_of(device))
 
-    def _ask_now(self, own: options.DeviceOptions, requests: Sequence[Request]) -> Awaitable[Exchange]:
+    def _ask_now(
+        self, own: options.DeviceOptions, requests: Sequence[Request], is_wanted: IsWanted | None
+    ) -> Awaitable[Exchange]:
         """Ask a unit before whatever waits."""
         gap_s = self._gaps.get(own.unit, 0.0)
-        return self._client.fetch(requests, timeout_s=own.timeout, gap_s=gap_s, urgent=True)
+        return self._client.fetch(requests, timeout_s=own.timeout, gap_s=gap_s, urgent=True, is_wanted=is_wanted)

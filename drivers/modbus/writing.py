@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from drivers.modbus.frames import requests
 from drivers.modbus.frames.pdu import MASK_WRITE, Failure, Request
-from drivers.modbus.lines.exchange import Answer, Exchange
+from drivers.modbus.lines.exchange import EXPIRED, Answer, Exchange, IsWanted
 from drivers.modbus.lines.url import route_of
 from drivers.modbus.options import DeviceOptions, TagOptions
 from drivers.modbus.polling.block import Block, Plan
@@ -30,12 +30,12 @@ from drivers.modbus.values.decode import decode_coils, decode_registers
 from drivers.modbus.values.encode import encode, encode_bits, encode_coils
 from drivers.modbus.values.meaning import unscaled
 from drivers.modbus.values.slots import Slot, locate, own_options, place, scale_slots
-from gateway.errors import DeviceError, LineError, TagError
+from gateway.errors import DeviceError, ExpiredError, LineError, TagError
 from gateway.metrics import Metrics
 from gateway.model import Device, Tag, Value
 
-Fetch: TypeAlias = Callable[[DeviceOptions, Sequence[Request]], Awaitable[Exchange]]
-"""Ask a unit, before whatever waits. Raises LineError."""
+Fetch: TypeAlias = Callable[[DeviceOptions, Sequence[Request], IsWanted | None], Awaitable[Exchange]]
+"""Ask a unit, before whatever waits, as long as that is wanted. Raises LineError."""
 
 _UNKNOWN = "it cannot be known whether the write was done"
 _READ_ONLY = {
@@ -143,49 +143,54 @@ class Writer:
         self._metrics = metrics
         self._changing = asyncio.Lock()  # two changes of bits of one register must not read before either has written
 
-    async def write(self, target: Target, value: Value) -> None:
-        """Write one value. Raises ValueError before anything is sent, TagError, DeviceError or LineError after."""
+    async def write(self, target: Target, value: Value, is_wanted: IsWanted | None = None) -> None:
+        """Write one value. Raises ValueError before anything is sent, TagError, DeviceError or LineError after.
+
+        ExpiredError: it was not wanted any more when its turn came.
+        """
         self._metrics.counter("modbus_writes_total", device=target.device).value += 1
         try:
-            await self._write(target, value)
+            await self._write(target, value, is_wanted)
         except (TagError, DeviceError, LineError) as error:
             failures = self._metrics.counter("modbus_write_failures_total", device=target.device, cause=error.cause)
             failures.value += 1
             raise
 
-    async def _write(self, target: Target, value: Any) -> None:
+    async def _write(self, target: Target, value: Any, is_wanted: IsWanted | None) -> None:
         slot = target.slot
         if slot.scale is not None:
             exponent = await self._read(target.device, target.options, scale_slots([slot])[0])
             value = unscaled(value, exponent, whole=slot.kind.is_whole)
         if slot.field.bit is not None:
-            await self._write_bits(target, *encode_bits(slot.field, value))
+            await self._write_bits(target, *encode_bits(slot.field, value), is_wanted)
             return
         request = request_of(target, value)
-        payload = await self._send(target, request)
+        payload = await self._send(target, request, is_wanted)
         if target.function == "read_write" and payload != encode(slot.field, value):
             raise TagError(f"{target}: the write was answered, but the device does not hold the value", cause="range")
 
-    async def _write_bits(self, target: Target, mask: int, bits: int) -> None:
+    async def _write_bits(self, target: Target, mask: int, bits: int, is_wanted: IsWanted | None) -> None:
         unit, address = target.options.unit, target.slot.start
         if target.options.bit_write == "masked":
-            await self._send(target, requests.mask_register(unit, address, mask=mask, bits=bits))
+            await self._send(target, requests.mask_register(unit, address, mask=mask, bits=bits), is_wanted)
             return
         async with self._changing:
             word = Request(unit, addresses.HOLDING.function, address, 1)
             held = int.from_bytes(await self._ask(f"{target}", target.options, word))
             changed = held & ~mask | bits
-            await self._send(target, requests.write_register(unit, address, changed.to_bytes(2)))
+            await self._send(target, requests.write_register(unit, address, changed.to_bytes(2)), is_wanted)
 
-    async def _send(self, target: Target, request: Request) -> bytes:
-        """Send a write. Raises TagError where the device says no, else DeviceError or LineError."""
+    async def _send(self, target: Target, request: Request, is_wanted: IsWanted | None) -> bytes:
+        """Send a write. Raises TagError where the device says no, ExpiredError, else DeviceError or LineError."""
         what = f"{target} (function {request.function})"
         try:
-            answer = await self._one(target.options, request)
+            answer = await self._one(target.options, request, is_wanted)
         except LineError as error:
             raise LineError(f"{what}: {error}: {_UNKNOWN}", cause=error.cause) from error
         if isinstance(answer, bytes):
             return answer
+        if answer is EXPIRED:
+            raise ExpiredError(f"{what}: {answer.text}", cause=answer.cause)
         text = f"{what}: {answer.text}"
         if answer.cause == "exception:1" and request.function == MASK_WRITE:
             text += ". Devices that refuse it take bit_write: read_first"
@@ -223,8 +228,10 @@ class Writer:
         failed = DeviceError if answer.act in ("unit", "busy") else TagError
         raise failed(f"{what}: {answer.text}", cause=answer.cause)
 
-    async def _one(self, options: DeviceOptions, request: Request) -> bytes | Failure:
-        answer: Answer = (await self._fetch(options, [request])).answers[0]
+    async def _one(
+        self, options: DeviceOptions, request: Request, is_wanted: IsWanted | None = None
+    ) -> bytes | Failure:
+        answer: Answer = (await self._fetch(options, [request], is_wanted)).answers[0]
         if answer is None:
             raise LineError("not asked: the line was closed", cause="offline")
         return answer

@@ -31,7 +31,7 @@ from gateway.commands.request import RefusalError, Request, parse, show
 from gateway.commands.tally import Tally
 from gateway.commands.targets import Target, Targets
 from gateway.driver import Driver, Mirrors, Writes
-from gateway.errors import DeviceError, HeadgateError, LineError, TagError
+from gateway.errors import DeviceError, ExpiredError, HeadgateError, LineError, TagError
 from gateway.metrics import Metrics
 from gateway.model import DeviceState, Value
 
@@ -315,7 +315,10 @@ class Commands:
         target = command.target
         command.is_sent = True
         try:
-            await driver.write(target.device, target.tag, raw)
+            await driver.write(target.device, target.tag, raw, is_wanted=lambda: self._is_wanted(command))
+        except ExpiredError:
+            command.is_sent = False
+            raise RefusalError("expired", "not written: it expired while it waited for the line") from None
         except ValueError as error:
             command.is_sent = False
             raise RefusalError("range", f"not written: {error}") from None
@@ -326,6 +329,9 @@ class Commands:
         finally:
             if command.is_sent and target.rules.every_s:
                 self._written_at[target] = self._clock.monotonic()
+
+    def _is_wanted(self, command: _Command) -> bool:
+        return command.expires_at is None or self._clock.monotonic() < command.expires_at
 
     async def _read_back(self, driver: Writes, target: Target, raw: Value) -> Value:
         try:

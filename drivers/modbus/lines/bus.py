@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from drivers.modbus.frames.framer import Framer
 from drivers.modbus.frames.pdu import Failure, Request
 from drivers.modbus.lines.dialogue import Counters, Dialogue, Echo
-from drivers.modbus.lines.exchange import Exchange
+from drivers.modbus.lines.exchange import Exchange, IsWanted
 from drivers.modbus.lines.statistics import Statistics
 from drivers.stream import Endpoint, Stream
 from gateway.clock import Clock
@@ -191,7 +191,13 @@ class Bus:
     # --- asked and answered ---
 
     async def fetch(
-        self, requests: Sequence[Request], *, timeout_s: float, gap_s: float, urgent: bool = False
+        self,
+        requests: Sequence[Request],
+        *,
+        timeout_s: float,
+        gap_s: float,
+        urgent: bool = False,
+        is_wanted: IsWanted | None = None,
     ) -> Exchange:
         """Ask all of it, one after the other, and return when there is an answer or a failure for each.
 
@@ -204,7 +210,7 @@ class Bus:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None
-        exchange = Exchange(requests, timeout_s, gap_s, self._loop.create_future(), urgent)
+        exchange = Exchange(requests, timeout_s, gap_s, self._loop.create_future(), urgent, is_wanted)
         if self._asked is None and not self._waiting:
             self._since = self._loop.time()
         self._waiting.insert(sum(e.urgent for e in self._waiting) if urgent else len(self._waiting), exchange)
@@ -265,6 +271,10 @@ class Bus:
             ready_at = self._dialogue.ready_at(request.unit, now)
             if refusal is None and ready_at > now:
                 wake_at = min(wake_at, ready_at)
+                continue
+            if exchange.is_wanted is not None and not exchange.is_wanted():
+                self._waiting.remove(exchange)
+                exchange.expire()
                 continue
             index = exchange.next
             exchange.next = index + 1

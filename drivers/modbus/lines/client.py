@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from drivers.modbus.frames.mbap import Framer
 from drivers.modbus.frames.pdu import Failure, Request
-from drivers.modbus.lines.exchange import Exchange
+from drivers.modbus.lines.exchange import Exchange, IsWanted
 from drivers.modbus.lines.statistics import Statistics, Tally
 from drivers.stream import Endpoint, Stream
 from gateway.clock import Clock
@@ -171,14 +171,20 @@ class Client:
             await stream.wait_closed()
 
     async def fetch(
-        self, requests: Sequence[Request], *, timeout_s: float, gap_s: float, urgent: bool = False
+        self,
+        requests: Sequence[Request],
+        *,
+        timeout_s: float,
+        gap_s: float,
+        urgent: bool = False,
+        is_wanted: IsWanted | None = None,
     ) -> Exchange:
         """Send all of it, at most `max_in_flight` at once, and return when there is an answer or a failure for each.
 
         `urgent` goes before what waits. A silence or another failure of the unit as a whole ends it early.
         Raises LineError.
         """
-        exchange = Exchange(requests, timeout_s, gap_s, asyncio.get_running_loop().create_future(), urgent)
+        exchange = Exchange(requests, timeout_s, gap_s, asyncio.get_running_loop().create_future(), urgent, is_wanted)
         await self._finish(exchange)
         while exchange.left:  # the connection was given up for another's sake before all of it was sent
             exchange.done = self._loop.create_future()
@@ -307,6 +313,10 @@ class Client:
             exchange = self._sendable(now) if first.gap_s else first
             if exchange is None or self._stream is None:
                 return
+            if exchange.is_wanted is not None and not exchange.is_wanted():
+                self._waiting.remove(exchange)
+                exchange.expire()
+                continue
             index = exchange.next
             exchange.next = index + 1
             if exchange.next == len(exchange.requests):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from drivers.modbus.frames.pdu import Failure, Request
@@ -13,10 +13,21 @@ Answer: TypeAlias = bytes | Failure | None
 """The bytes of the values, or why there are none; None: not asked, because the read ended before."""
 
 
-class Exchange:
-    """The requests of one read and what came of them. `clean`: all were answered well; `time`: when the last was."""
+IsWanted: TypeAlias = Callable[[], bool]
+"""Whether a request is still wanted, asked when it would leave."""
 
-    __slots__ = ("answers", "clean", "done", "gap_s", "left", "next", "requests", "time", "timeout_s", "urgent")
+EXPIRED = Failure("expired", "nothing was sent: it was too late for it when its turn came", "skip")
+
+
+class Exchange:
+    """The requests of one read and what came of them. `clean`: all were answered well; `time`: when the last was.
+
+    `is_wanted` says no where they must not be sent any more; those that were not are `EXPIRED` then.
+    """
+
+    __slots__ = (
+        "answers", "clean", "done", "gap_s", "is_wanted", "left", "next", "requests", "time", "timeout_s", "urgent",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -25,12 +36,14 @@ class Exchange:
         gap_s: float,
         done: asyncio.Future[None],
         urgent: bool = False,  # noqa: FBT001, FBT002 - by position it costs a read nothing
+        is_wanted: IsWanted | None = None,
     ) -> None:
         self.requests = requests
         self.timeout_s = timeout_s
         self.gap_s = gap_s
         self.done = done
         self.urgent = urgent
+        self.is_wanted = is_wanted
         self.answers: list[Answer] = [None] * len(requests)
         self.left = len(requests)  # not answered yet, sent or not
         self.next = 0
@@ -41,6 +54,15 @@ class Exchange:
         """Send no more of it; what is under way is still waited for."""
         self.left -= len(self.requests) - self.next
         self.next = len(self.requests)
+
+    def expire(self) -> None:
+        """Send no more of it, because it is too late."""
+        for index in range(self.next, len(self.requests)):
+            self.answers[index] = EXPIRED
+        self.clean = False
+        self.end_early()
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
 
 
 class Transport(Protocol):
@@ -64,7 +86,13 @@ class Transport(Protocol):
         ...
 
     async def fetch(
-        self, requests: Sequence[Request], *, timeout_s: float, gap_s: float, urgent: bool = False
+        self,
+        requests: Sequence[Request],
+        *,
+        timeout_s: float,
+        gap_s: float,
+        urgent: bool = False,
+        is_wanted: IsWanted | None = None,
     ) -> Exchange:
         """Ask all of it and return when there is an answer or a failure for each; `urgent` goes before what waits.
 

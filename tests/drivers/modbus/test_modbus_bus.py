@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from drivers.modbus.frames import requests
 from drivers.modbus.frames.pdu import Request
+from drivers.modbus.lines.exchange import EXPIRED
 from drivers.modbus.lines.transport import transport_of
 from drivers.modbus.lines.url import route_of
 from drivers.modbus.options import DeviceOptions
@@ -111,6 +112,20 @@ def test_urgent_goes_before_what_waits_and_after_what_was_urgent_before(play, wi
 
     play(script)
     assert [int.from_bytes(heard.pdu[1:3]) for heard in wire.asked] == [0, 40, 41, 2, 0, 0]
+
+
+def test_what_is_not_wanted_any_more_when_its_turn_comes_is_never_sent(play, wire):
+    async def script(bus, fetch):
+        poll = asyncio.create_task(fetch(ONE, PAIR))
+        await asyncio.sleep(0.001)
+        asked = {"timeout_s": 0.5, "gap_s": 0.0, "urgent": True}
+        late = await bus.fetch([Request(1, 3, 40, 1)], **asked, is_wanted=lambda: False)
+        good = await bus.fetch([Request(1, 3, 41, 1)], **asked, is_wanted=lambda: True)
+        await poll
+        return late.answers, [type(answer) for answer in good.answers]
+
+    assert play(script) == ([EXPIRED], [bytes])
+    assert [int.from_bytes(heard.pdu[1:3]) for heard in wire.asked] in ([0, 2, 41], [0, 41, 2])
 
 
 def test_who_becomes_urgent_during_the_silence_still_goes_first(play, wire):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from drivers.modbus.driver import Driver
 from drivers.modbus.frames.pdu import Request
 from drivers.modbus.lines.client import Client
+from drivers.modbus.lines.exchange import EXPIRED
 from drivers.modbus.options import DeviceOptions
 from gateway.errors import LineError
 from gateway.model import Device
@@ -81,6 +82,27 @@ def test_an_urgent_request_goes_between_two_requests_of_a_read_and_before_all_th
 
     play(script)
     assert [asked.address for asked in peer.asked] == [1, 9, 2, 3, 4]
+
+
+def test_what_is_not_wanted_any_more_when_its_turn_comes_is_never_sent(play, peer):
+    slowly(peer)
+
+    async def script(client, fetch):
+        polls = asyncio.create_task(fetch(reading(1), reading(2)))
+        await asyncio.sleep(0.05)
+        late = now() + 0.04
+        exchange = await client.fetch(
+            [reading(9)], timeout_s=1.0, gap_s=0.0, urgent=True, is_wanted=lambda: now() < late
+        )
+        assert exchange.answers == [EXPIRED]
+        exchange = await client.fetch(
+            [reading(8)], timeout_s=1.0, gap_s=0.0, urgent=True, is_wanted=lambda: now() < late + 0.2
+        )
+        assert exchange.answers == [b"\0\x08"]
+        await polls
+
+    play(script)
+    assert [asked.address for asked in peer.asked] == [1, 2, 8]
 
 
 def test_urgent_requests_keep_their_order_among_themselves(play, peer):

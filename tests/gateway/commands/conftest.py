@@ -14,7 +14,7 @@ from gateway.commands.audit import Audit
 from gateway.commands.taking import Arrival, Commands
 from gateway.commands.targets import Targets
 from gateway.driver import LineKey
-from gateway.errors import LineError
+from gateway.errors import ExpiredError, LineError
 from gateway.metrics import Metrics
 from gateway.model import Device, DeviceState, ScanGroup, Tag, WriteRules
 from gateway.spool.record import Note, Record
@@ -41,12 +41,14 @@ def make_device(name: str = "boiler", rules: WriteRules | None = None, **over: W
 class FakePlant:
     """Lines, a driver whose registers are a dict, and the answers in order of arrival.
 
+    `waits_s`: how long the line is busy before.
     `takes_s`, `reading_takes_s`: how long a write and a read take. `at_write`, `at_read`: what happens then instead.
     """
 
     def __init__(self) -> None:
         self.registers: dict[tuple[str, str], Any] = {}
         self.log: list[tuple[str, str, str, Any]] = []
+        self.waits_s = 0.0
         self.takes_s = 0.01
         self.reading_takes_s = 0.001
         self.at_write: Callable[[str, Any], Any] | None = None
@@ -62,7 +64,10 @@ class FakePlant:
     def check_write(cls, device: Device, tag: Tag) -> None:
         """Anything goes."""
 
-    async def write(self, device: Device, tag: Tag, value: Any) -> None:
+    async def write(self, device: Device, tag: Tag, value: Any, *, is_wanted: Callable[[], bool]) -> None:
+        await asyncio.sleep(self.waits_s)
+        if not is_wanted():
+            raise ExpiredError("too late", cause="expired")
         self._now[device.name] = self._now.get(device.name, 0) + 1
         self.most_at_once[device.name] = max(self.most_at_once.get(device.name, 0), self._now[device.name])
         self.log.append(("write", device.name, tag.name, value))

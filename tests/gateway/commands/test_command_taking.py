@@ -486,6 +486,17 @@ def test_a_command_that_expires_while_the_audit_is_kept_is_not_sent(play):
     assert (answer["code"], log) == ("expired", [])
 
 
+def test_a_command_that_expires_while_the_line_is_busy_is_not_sent_and_may_come_again(play):
+    async def story(desk):
+        desk.plant.waits_s = 0.5
+        late = await desk.reply("pump", '{"value":1,"id":"a","expires":"400ms"}')
+        assert desk.plant.log == []
+        good = await desk.reply("pump", '{"value":1,"id":"a","expires":"505ms"}')  # its answer may come later
+        return late["code"], good["ok"], desk.store.entries[1]["code"]
+
+    assert play(story) == ("expired", True, "expired")
+
+
 # --- the log and the control socket -----------------------------------------------------------------------------------
 
 

@@ -72,7 +72,7 @@ class FakeDriver:
         if tag.address == "word:99":
             raise ValueError("word:99 can only be read. Take write out")
 
-    async def write(self, device, tag, value):
+    async def write(self, device, tag, value, *, is_wanted=None):
         raise NotImplementedError
 
     async def read_tag(self, device, tag):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from drivers.modbus.driver import Driver
 from drivers.modbus.values.kinds import KINDS
 from gateway.driver import Mirrors, Writes
-from gateway.errors import DeviceError, LineError, TagError
+from gateway.errors import DeviceError, ExpiredError, LineError, TagError
 
 
 @pytest.fixture
@@ -411,3 +411,20 @@ def test_what_no_register_can_say_is_refused_before_anything_is_written(write, m
     with pytest.raises(ValueError, match=r"."):
         write(make.tag("holding:7", **keys), value)
     assert [pdu for pdu in plc.asked if pdu[0] not in (3, 4)] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "keys"),
+    [("holding:7", {}), ("coil:7", {}), ("holding:7.3", {}), ("holding:7.3", {"bit_write": "read_first"})],
+)
+def test_what_is_not_wanted_any_more_is_not_written(session, make, plc, address, keys):
+    mine = make.device(**keys)
+
+    async def script(driver):
+        with pytest.raises(ExpiredError, match="nothing was sent"):
+            await driver.write(mine, make.tag(address), 1, is_wanted=lambda: False)
+        assert [pdu for pdu in plc.asked if pdu[0] != 3] == []
+        await driver.write(mine, make.tag(address), 1, is_wanted=lambda: True)
+        return len([pdu for pdu in plc.asked if pdu[0] != 3])
+
+    assert session(script, mine) == 1
