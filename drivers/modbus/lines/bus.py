@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from drivers.modbus.frames.framer import Framer
 from drivers.modbus.frames.pdu import Failure, Request
 from drivers.modbus.lines.dialogue import Counters, Dialogue, Echo
-from drivers.modbus.lines.exchange import Exchange, IsWanted
+from drivers.modbus.lines.exchange import MOST_AHEAD, Exchange, IsWanted
 from drivers.modbus.lines.statistics import Statistics
 from drivers.stream import Endpoint, Stream
 from gateway.clock import Clock
@@ -98,6 +98,7 @@ class Bus:
 
     def _reset(self) -> None:
         self._waiting: list[Exchange] = []  # with requests that are not sent yet, the urgent ones first
+        self._ahead = 0  # urgent requests in a row that went before one that waits
         self._asked: tuple[Exchange, int] | None = None  # whose request is under way
         self._since = -_NEVER  # since when somebody wants the line
         self._timer: asyncio.TimerHandle | None = None
@@ -265,7 +266,8 @@ class Bus:
         if free_at > now:
             return free_at  # until then, somebody more urgent may come
         wake_at = _NEVER
-        for exchange in tuple(self._waiting):
+        is_poll_due = self._ahead >= MOST_AHEAD
+        for exchange in sorted(self._waiting, key=lambda e: e.urgent) if is_poll_due else tuple(self._waiting):
             request = exchange.requests[exchange.next]
             refusal = self._dialogue.refusal(request, now, patient=exchange.urgent)
             ready_at = self._dialogue.ready_at(request.unit, now)
@@ -283,6 +285,8 @@ class Bus:
             if refusal is not None:
                 self._settle(exchange, index, refusal)
                 continue
+            is_ahead = exchange.urgent and bool(self._waiting) and not self._waiting[-1].urgent
+            self._ahead = self._ahead + 1 if is_ahead else 0
             answered = any(isinstance(answer, bytes) for answer in exchange.answers)
             self._dialogue.ask(request, exchange.timeout_s, exchange.gap_s, since=self._since, others_answered=answered)
             self._asked = exchange, index

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from drivers.modbus.frames.mbap import Framer
 from drivers.modbus.frames.pdu import Failure, Request
-from drivers.modbus.lines.exchange import Exchange, IsWanted
+from drivers.modbus.lines.exchange import MOST_AHEAD, Exchange, IsWanted
 from drivers.modbus.lines.statistics import Statistics, Tally
 from drivers.stream import Endpoint, Stream
 from gateway.clock import Clock
@@ -108,7 +108,8 @@ class Client:
     def _reset(self) -> None:
         self._framer = Framer()
         self._transaction = 0
-        self._waiting: list[Exchange] = []  # with requests that are not sent yet
+        self._waiting: list[Exchange] = []  # with requests that are not sent yet, the urgent ones first
+        self._ahead = 0  # urgent requests in a row that went before one that waits
         self._flights: dict[int, _Flight] = {}
         self._missed: dict[int, None] = {}  # transactions without an answer, oldest first
         self._quiet_until = {unit: at for unit, at in self._quiet_until.items() if at != _NEVER}
@@ -313,6 +314,8 @@ class Client:
             exchange = self._sendable(now) if first.gap_s else first
             if exchange is None or self._stream is None:
                 return
+            if exchange.urgent:
+                exchange = self._in_turn(exchange, now)
             if exchange.is_wanted is not None and not exchange.is_wanted():
                 self._waiting.remove(exchange)
                 exchange.expire()
@@ -333,6 +336,20 @@ class Client:
             tally.requests.value += 1
             # One frame a segment, as far as it is ours to say: small devices read no further than the first.
             self._stream.write(transaction.to_bytes(2) + request.tail)
+
+    def _in_turn(self, urgent: Exchange, now: float) -> Exchange:
+        """What goes next: the urgent one, or a poll before which enough of them went."""
+        if self._waiting[-1].urgent:
+            self._ahead = 0
+            return urgent
+        self._ahead += 1
+        if self._ahead <= MOST_AHEAD:
+            return urgent
+        for poll in self._waiting:
+            if not poll.urgent and (not poll.gap_s or self._quiet_until.get(poll.requests[0].unit, 0.0) <= now):
+                self._ahead = 0
+                return poll
+        return urgent
 
     def _sendable(self, now: float) -> Exchange | None:
         """The first exchange whose unit may be asked now. Where only a gap is in the way, come back after it."""

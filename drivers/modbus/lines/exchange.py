@@ -19,6 +19,10 @@ IsWanted: TypeAlias = Callable[[], bool]
 EXPIRED = Failure("expired", "nothing was sent: it was too late for it when its turn came", "skip")
 
 
+MOST_AHEAD = 8
+"""So many urgent requests in a row may go before a poll that waits; then one of its requests has its turn."""
+
+
 class Exchange:
     """The requests of one read and what came of them. `clean`: all were answered well; `time`: when the last was.
 

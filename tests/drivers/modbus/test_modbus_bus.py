@@ -128,6 +128,24 @@ def test_what_is_not_wanted_any_more_when_its_turn_comes_is_never_sent(play, wir
     assert [int.from_bytes(heard.pdu[1:3]) for heard in wire.asked] in ([0, 2, 41], [0, 41, 2])
 
 
+def test_a_flood_of_urgent_requests_does_not_starve_the_polls(play):
+    async def script(_, fetch):
+        async def flood(at):
+            while True:
+                await fetch(Request(1, 3, at, 1), urgent=True)
+
+        floods = [asyncio.create_task(flood(at)) for at in (40, 41, 42)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(3.0):
+            found = await fetch(ONE)
+        for task in floods:
+            task.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+        return found
+
+    assert play(script) == [VALUE[ONE]]
+
+
 def test_who_becomes_urgent_during_the_silence_still_goes_first(play, wire):
     async def script(_, fetch):
         await fetch(ONE)

@@ -105,6 +105,27 @@ def test_what_is_not_wanted_any_more_when_its_turn_comes_is_never_sent(play, pee
     assert [asked.address for asked in peer.asked] == [1, 2, 8]
 
 
+@pytest.mark.parametrize("gap_s", [0.0, 0.001])
+def test_a_flood_of_urgent_requests_does_not_starve_the_polls(play, peer, gap_s):
+    slowly(peer)
+
+    async def script(_, fetch):
+        async def flood(at):
+            while True:
+                await fetch(reading(at), urgent=True, gap_s=gap_s)
+
+        floods = [asyncio.create_task(flood(at)) for at in (10, 20, 30)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(3.0):
+            found = await fetch(reading(1), gap_s=gap_s)
+        for task in floods:
+            task.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+        return found
+
+    assert play(script) == [b"\0\1"]
+
+
 def test_urgent_requests_keep_their_order_among_themselves(play, peer):
     slowly(peer)
 
