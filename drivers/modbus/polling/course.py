@@ -142,7 +142,7 @@ class Course:
             return
         learned.note_well(reading.good)
         for node in reading.again:
-            if node.parts and self.inquiry is None and all(_is_well(part) for part in node.parts):
+            if self.inquiry is None and _can_be_told(node):
                 self.inquiry = Inquiry(node, learned)
             elif node.failure is not None and not node.parts:
                 self._settle(now_ms)
@@ -155,8 +155,12 @@ class Course:
                     self._learned.refuse(hole.block.request.function, _span(hole.block), hole.failure.cause, now_ms)
 
 
-def _is_well(node: Node) -> bool:
-    return node.failure is None and node.doubt is None
+def _can_be_told(node: Node) -> bool:
+    """Whether it can be found out why it is refused: both its parts answer, and share no registers."""
+    if len(node.parts) != 2 or not all(part.is_well for part in node.parts):
+        return False
+    first, second = (_span(part.block) for part in node.parts)
+    return first[1] <= second[0]
 
 
 def _span(block: Block) -> Span:

@@ -45,6 +45,11 @@ class Node:
         state = ("doubted" if self.doubt else "well") if self.failure is None else "cut" if self.parts else "hole"
         return f"<node {self.block} {state} strikes={self.strikes}>"
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it answered in one piece the last time it was asked for."""
+        return self.failure is None and self.doubt is None
+
     def holes(self) -> Iterator[Node]:
         """Itself where it is a hole, else those below it."""
         if self.failure is not None:
@@ -164,6 +169,8 @@ def _pieces(block: Block) -> Iterator[Block]:
 def _cut(node: Node, failure: Failure, now: float) -> list[Node]:
     """Give up asking for it in one piece; in which ones then."""
     _rest(node, failure, now)
+    if len(node.parts) > 2 and all(part.is_well for part in node.parts):
+        node.parts = ()  # it was left out by the piece, and each piece answers by now: two will do
     if not node.parts and (halves := node.block.split()) is not None:
         node.parts = tuple(Node(half, doubt=failure) for half in halves)
         for part in node.parts:

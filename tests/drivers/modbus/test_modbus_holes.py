@@ -159,6 +159,14 @@ def test_a_region_that_is_left_out_is_tried_whole_and_by_the_piece_and_never_sea
     assert begin(survey, 100) == (["holding:0", "holding:100..103"], pieces[1:])
 
 
+def test_a_region_whose_pieces_all_came_back_is_cut_in_two_where_it_is_still_refused_in_one_piece(survey):
+    root = survey.roots[0]
+    survey.leave_out(root, REFUSED, FIRST_PAUSE_S, 100)
+    for piece in root.parts:
+        survey.note_answer(piece)
+    assert names(survey.note_failure(root, REFUSED, 100)) == ["holding:0..1", "holding:2..3"]
+
+
 def test_what_has_waited_longest_is_tried_first(survey):
     for root, since in zip(survey.roots, (5, 3), strict=True):
         survey.note_failure(root, refusal(1), since)
