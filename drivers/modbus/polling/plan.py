@@ -115,7 +115,7 @@ def plan_blocks(slots: Iterable[Slot], terms: Terms) -> list[list[Slot]]:
         most = terms.most_bits if table.bits else terms.most_registers
         cuts = merge(
             [(s.start, s.end) for s in found],
-            most=max(most, *(s.count for s in found)),  # a value larger than the limit is asked for by itself
+            most=most,
             max_gap=terms.max_gap,
             request_cost=terms.bits if table.bits else terms.registers,
             apart=terms.apart.get(table.function, ()),
@@ -129,7 +129,7 @@ def merge(
 ) -> list[int]:
     """Where to end each block, so that sum(request_cost + length of block) is as small as it can be.
 
-    `spans` are (start, end) in ascending order, none longer than `most`. The answer holds one past the last span of
+    `spans` are (start, end) in ascending order; one longer than `most` is a block by itself. The answer holds one past the last span of
     each block, ascending. Spans that overlap stay together as long as `most` allows it. `apart` is as in `Terms`.
     """
     clusters = _clusters(spans, most)
@@ -139,13 +139,14 @@ def merge(
     window: deque[int] = deque()  # where the block that ends here may begin, the cheapest first
     for n, (start, end, _) in enumerate(clusters):
         is_far = n and max_gap is not None and start - clusters[n - 1][1] > max_gap
-        if is_far or (n and apart and _are_apart(clusters[n - 1], clusters[n], apart)):
+        is_alone = n and clusters[n - 1][1] - clusters[n - 1][0] > most
+        if is_far or is_alone or (n and apart and _are_apart(clusters[n - 1], clusters[n], apart)):
             window.clear()
         keys.append(best[n] - start * _GRAIN)
         while window and keys[n] <= keys[window[-1]]:
             window.pop()
         window.append(n)
-        while end - clusters[window[0]][0] > most:
+        while len(window) > 1 and end - clusters[window[0]][0] > most:
             window.popleft()
         best.append(keys[window[0]] + (request_cost + end) * _GRAIN + 1)
         came_from.append(window[0])

@@ -424,6 +424,28 @@ def test_a_limit_is_never_below_what_was_answered():
     assert learned.most == {False: 50}
 
 
+def test_tags_that_share_registers_and_are_refused_together_are_read_apart_and_nothing_is_asked_about_it(kit):
+    plant = Plant(kit, registers([0, 1], "uint32"), limit=2)
+    assert plant.play(lambda plant: plant.read_for(20)) == plant.wanted()
+    assert plant.learned.spans == {}
+
+
+def test_a_tag_that_is_larger_than_the_learned_limit_does_not_raise_it_for_the_others(kit):
+    tags = [Tag(name="text", address="holding:0", type="string", options={"length": 40}), *registers(range(100, 140))]
+    plant = Plant(kit, tags, limit=10, code=3)
+
+    async def script(plant):
+        await plant.read_for(40, 60.0)
+        told = await plant.read()
+        assert told.pop("text") == "bad:exception:3"
+        assert not any(isinstance(value, str) for value in told.values())
+        return [plant.requests[-1] for _ in range(30) if await plant.read_for(1)]
+
+    requests = plant.play(script)
+    assert plant.learned.most == {False: 10}
+    assert max(requests) <= 4 + 1  # and one trial
+
+
 def test_a_device_that_refuses_for_a_while_teaches_nothing(kit):
     plant = Plant(kit, registers(range(60)), limit=0, code=4)
 

@@ -345,3 +345,8 @@ def test_a_device_made_without_options_has_the_defaults():
     device = Device(name="boiler", driver="modbus", url="tcp://host")
     (group,) = Driver.compile(device, [Tag(name="t", address="holding:0")])
     assert group.plan.options == DeviceOptions()
+
+
+def test_a_value_that_is_larger_than_the_limit_is_a_block_by_itself_and_the_others_keep_to_it():
+    spans = [(0, 4), (4, 20), (5, 6), (20, 24), (24, 28), (28, 30)]
+    assert merge(spans, most=8, max_gap=None, request_cost=20) == [1, 2, 3, 5, 6]
