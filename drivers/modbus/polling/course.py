@@ -137,7 +137,7 @@ class Course:
         """Take up what a read has confirmed; a read in which nothing was answered confirms nothing."""
         learned = self._learned
         for node in reading.found:
-            learned.answer(node.block.request.function, _span(node.block), now_ms)
+            learned.answer(node.block.request.function, _span(node.block))
         if not reading.answered:
             return
         learned.note_well(reading.good)

@@ -9,8 +9,9 @@ groups that read it are planned anew. A fact is one of these:
     | parts answer, but nothing that bridges them | a span without a cause, maybe empty: no request reads across it |
     | parts answer, and so does what bridges them | a limit                                                         |
 
-Which one it is, `inquire` finds out by asking. Facts outlive a restart as a document, and are forgotten 30 days after
-the last one was learned: firmware changes, and to learn them anew costs a handful of requests.
+Which one it is, `inquire` finds out by asking. Facts outlive a restart as a document. What has a cause is tried again
+and again; walls and limits never are, so all is forgotten 30 days after the last of those was learned: firmware
+changes, a bad day teaches what was never true, and to learn it anew costs a handful of requests.
 """
 
 from __future__ import annotations
@@ -131,9 +132,11 @@ class Learned:
         return self._largest[block.request.function in _BIT_FUNCTIONS]
 
     def note_well(self, blocks: Iterable[Block]) -> None:
-        """These were answered in one piece."""
+        """These were answered in one piece: nothing in them is refused."""
         for block in blocks:
             request, bits = block.request, block.request.function in _BIT_FUNCTIONS
+            if self.spans:
+                self.answer(request.function, (request.address, request.address + request.count))
             self._largest[bits] = max(self._largest[bits], request.count)
             if request.size and (self.cheapest is None or request.size < self.cheapest.size):
                 self.cheapest = request
@@ -151,7 +154,8 @@ class Learned:
         """The unit takes no more in one request; returns the limit, which is never below what it has answered."""
         bits = function in _BIT_FUNCTIONS
         self.most[bits] = most = max(most, self._largest[bits])
-        self._changed(now_ms)
+        self.version += 1
+        self.since_ms = now_ms
         return most
 
     def refuse(self, function: int, span: Span, cause: str, now_ms: int) -> bool:
@@ -171,10 +175,11 @@ class Learned:
             spans.remove(known)
         first, past = min([span[0], *(k[0] for k in around)]), max([span[1], *(k[1] for k in around)])
         insort(spans, (first, past, cause or next((k[2] for k in around if k[2]), "")))
-        self._changed(now_ms)
+        self.version += 1
+        self.since_ms = self.since_ms or now_ms if cause else now_ms
         return True
 
-    def answer(self, function: int, span: Span, now_ms: int) -> None:
+    def answer(self, function: int, span: Span) -> None:
         """The unit answers for these again."""
         spans = self.spans.get(function, [])
         left: list[tuple[int, int, str]] = []
@@ -185,11 +190,15 @@ class Learned:
                 left += [(a, b, cause) for a, b in ((first, span[0]), (span[1], past)) if a < b]
         if left != spans:
             self.spans[function] = left[:MAX_SPANS]
-            self._changed(now_ms)
+            self.version += 1
 
-    def _changed(self, now_ms: int) -> None:
+    def forget(self, now_ms: int) -> bool:
+        """Drop all facts where they are too old. Whether there were any."""
+        if not (self.most or any(self.spans.values())) or now_ms - self.since_ms <= MAX_AGE_MS:
+            return False
+        self.most, self.spans, self.since_ms, self._largest = {}, {}, 0, {False: 0, True: 0}
         self.version += 1
-        self.since_ms = now_ms
+        return True
 
     # --- across restarts ---
 

@@ -129,8 +129,9 @@ def merge(
 ) -> list[int]:
     """Where to end each block, so that sum(request_cost + length of block) is as small as it can be.
 
-    `spans` are (start, end) in ascending order; one longer than `most` is a block by itself. The answer holds one past the last span of
-    each block, ascending. Spans that overlap stay together as long as `most` allows it. `apart` is as in `Terms`.
+    `spans` are (start, end) in ascending order; one longer than `most` is a block by itself. The answer holds one past
+    the last span of each block, ascending. Spans that overlap stay together as long as `most` allows it. `apart` is as
+    in `Terms`.
     """
     clusters = _clusters(spans, most)
     best = [0]  # least cost of the first n clusters

@@ -10,7 +10,7 @@ from drivers.modbus.frames.pdu import Failure, Request
 from drivers.modbus.lines.exchange import Exchange, Transport
 from drivers.modbus.lines.pace import Pace
 from drivers.modbus.polling import plan
-from drivers.modbus.polling.block import Block
+from drivers.modbus.polling.block import Block, Plan
 from drivers.modbus.polling.course import Course
 from drivers.modbus.polling.holes import Node
 from drivers.modbus.polling.learning import Finding, Learned, Limit
@@ -65,7 +65,7 @@ class Poller:
             exchange = await self._client.fetch(how.requests, timeout_s=course.timeout_s, gap_s=course.gap_s)
             if exchange.clean:
                 if not course.answered:
-                    course.note_well(how)
+                    self._note_well(course, how)
                 if self._is_paced:
                     self._keep_pace(course)
                 return whole(group, how, exchange.answers, exchange.time)
@@ -115,7 +115,10 @@ class Poller:
             await self._setup.perform(device.name)
 
     def lessons(self) -> dict[str, Any]:
-        """What was learned of each unit, as a JSON-able document."""
+        """What was learned of each unit, as a JSON-able document. What is too old by now is forgotten."""
+        for unit, learned in self._learned.items():
+            if learned.forget(self._clock.wall_ms()):
+                self._replan(unit)
         measured = {unit: self._client.statistics.turnaround(unit) for unit in self._learned}
         return {
             "units": {
@@ -159,6 +162,14 @@ class Poller:
                 course.inquiry = None
                 if inquiry.finding is not None:
                     self._take_up(course, inquiry.block, inquiry.finding)
+        if learned.version != before:
+            self._replan(course.unit)
+
+    def _note_well(self, course: Course, how: Plan) -> None:
+        """A whole plan has answered, and what seemed to be refused may be among it."""
+        learned = self._learned[course.unit]
+        before = learned.version
+        course.note_well(how)
         if learned.version != before:
             self._replan(course.unit)
 

@@ -557,7 +557,7 @@ def test_facts_come_back_as_they_were_told(refused, answered):
     for first, count, cause in refused:
         learned.refuse(3, (first, first + count), cause, NOW_MS)
     for first, count, _ in answered:
-        learned.answer(3, (first, first + count), NOW_MS)
+        learned.answer(3, (first, first + count))
     known = learned.spans.get(3, [])
     assert all(a[1] <= b[0] for a, b in pairwise(known))
     missing = {at for first, count, _ in refused for at in range(first, first + count)}
@@ -585,6 +585,41 @@ def test_facts_are_forgotten_after_a_month_and_when_the_clock_cannot_be_right():
         assert again.most == most
 
 
+def test_what_a_bad_day_taught_is_forgotten_after_a_month_without_a_restart(kit):
+    """A hole that comes and goes each day, and is tried again and again by itself, does not renew it."""
+    plant = Plant(kit, registers(range(60)), limit=9)
+
+    async def script(plant):
+        await plant.read_for(40)
+        assert plant.learned.most == {False: 9}
+        plant.limit = 125
+        for _ in range(31):
+            plant.driver.lessons()
+            plant.holes = {7}
+            await plant.read_for(100, 432.0)
+            plant.holes = set()
+            await plant.read_for(100, 432.0)
+        plant.driver.lessons()
+        await plant.read_for(10)
+        return plant.requests[-1]
+
+    assert plant.play(script) == 1
+    assert plant.learned.most == {}
+
+
+def test_tags_that_are_answered_in_one_piece_with_what_seemed_to_be_refused_teach_that_it_is_not(kit):
+    """They share registers, so that they cannot be asked for apart."""
+    plant = Plant(kit, registers([0, 1, 2], "uint32"))
+
+    async def script(plant):
+        learned = plant.learned
+        learned.refuse(3, (0, 2), "exception:2", NOW_MS)
+        await plant.read()
+        return learned.spans[3]
+
+    assert plant.play(script) == []
+
+
 def test_there_are_never_more_spans_than_agreed():
     learned = Learned()
     for i in range(3 * MAX_SPANS):
@@ -593,7 +628,7 @@ def test_there_are_never_more_spans_than_agreed():
     assert not learned.refuse(3, (5000, 5001), "", NOW_MS)
     assert learned.refuse(3, (1, 2), "exception:2", NOW_MS)  # beside one that is known
     for i in range(MAX_SPANS):
-        learned.answer(3, (10 * i, 10 * i + 1), NOW_MS)
+        learned.answer(3, (10 * i, 10 * i + 1))
     assert len(learned.spans[3]) <= MAX_SPANS
 
 
