@@ -72,6 +72,11 @@ class Usage:
             self.began += now - max(self._guests_since, self.began)
             self._guests_since = now
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """The whole process stood still for so long: what is awaited now could not come."""
+        if self.began < now:
+            self.began = min(now, self.began + seconds)
+
     def is_overdue(self, now: float, patience_s: float) -> bool:
         """Whether the driver is awaited for longer than that; guests make it longer, but not without end."""
         return now - self.began > (patience_s * _GUESTS_PATIENCE if self._guests else patience_s)
@@ -112,14 +117,19 @@ class Watchdog:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a line runs in a task
         self._task = task
-        self._timer = self._loop.call_later(_LOOK_S, self._look)
+        self._wait()
         try:
             yield
         finally:
             self._timer.cancel()
 
+    def _wait(self) -> None:
+        self._look_at = self._clock.monotonic() + _LOOK_S
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
+
     def _look(self) -> None:
         now = self._clock.monotonic()
+        self._usage.excuse(max(0.0, now - self._look_at), now)
         self._usage.mark(now)
         if self._usage.is_overdue(now, self._patience_s):
             log.error(
@@ -133,7 +143,7 @@ class Watchdog:
             self.bites += 1
             self._bites += 1
             self._task.cancel()
-        self._timer = self._loop.call_later(_LOOK_S, self._look)
+        self._wait()
 
     def is_stop(self) -> bool:
         """After a cancellation: whether somebody wants the task to end. What the watchdog did itself is taken back."""

@@ -148,6 +148,21 @@ def test_the_patience_knows_the_timeouts_of_the_devices():
     assert Watchdog("bus", Usage(0.0), None, 200.0)._patience_s == 200.0
 
 
+def test_a_process_that_stood_still_does_not_blame_the_driver(bus, run_virtual, during, caplog):
+    """What came meanwhile and the late look are found at the same moment, and the look may well come first."""
+    found = bus.line({"a": [("x", 1.0)]})
+
+    def stand_still():
+        loop = asyncio.get_running_loop()
+        loop._jumping.now += 3600.0
+
+    bus.takes = 0.9
+    run_virtual(during(found.line, 60, *((at, stand_still) for at in (10.5, 20.7, 31.1))))
+    assert found.metric("line_watchdog_bites_total") == 0
+    assert "This is a bug" not in caplog.text
+    assert bus.connects == 1
+
+
 def test_the_patience_grows_where_it_was_too_short(play):
     def script(bus):
         bus.hangs = lambda now: now > START + 10
