@@ -175,7 +175,10 @@ def _documents(content: bytes) -> dict[str, bytes]:
     lines = file.get("lines")
     if not isinstance(lines, dict) or not all(isinstance(document, dict) for document in lines.values()):
         raise ValueError("it has no documents by line")
-    return {line: orjson.dumps(document, option=orjson.OPT_SORT_KEYS) for line, document in lines.items()}
+    try:
+        return {line: orjson.dumps(document, option=orjson.OPT_SORT_KEYS) for line, document in lines.items()}
+    except TypeError as error:  # orjson's own error is one: it reads what is nested deeper than it writes
+        raise ValueError(str(error)) from error
 
 
 def _put_aside(folder: Path, error: ValueError) -> None:

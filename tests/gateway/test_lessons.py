@@ -117,6 +117,7 @@ def test_it_is_written_at_most_each_ten_minutes(lessons, metrics, run_virtual):
 
 
 DAMAGED = {
+    "nested deeper than can be written": b'{"version":1,"lines":{"a":{"x":' + b"[" * 500 + b"]" * 500 + b"}}}",
     "torn": b'{"version":1,"lines":{"a":{"uni',
     "empty": b"",
     "not JSON": b"\x00" * 512,
