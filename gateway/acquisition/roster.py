@@ -37,7 +37,8 @@ from gateway.model import CLASSES, Batch, Device, DeviceState, ScanGroup, bad
 log = logging.getLogger("headgate.line")
 
 _TURN_PATIENCE_S = 1.0
-"""On a line that is always busy, whoever is sick waits for its turn so long, and then goes first."""
+"""On a line that is always busy, whoever is sick waits for its turn so long, and then goes first; so does a tag that
+somebody is in a hurry for."""
 
 _STRIKES = 2
 """How often a group must have been the one that made its device look dead before it is known to be the only one."""
@@ -176,7 +177,7 @@ class Roster:
         for station in self.stations:
             if any(o.group.device == device and tag in o.group.names for o in station.outlets):
                 if not station.unit.is_sick and not station.is_sick:
-                    self.schedule.hurry(station.index, self._clock.monotonic())
+                    self.schedule.hurry(station.index, self._clock.monotonic(), _TURN_PATIENCE_S)
                     return True
                 break
         return False

@@ -7,7 +7,8 @@ fall due at one moment.
 Of what is due, the entry with the earliest deadline goes first (EDF); its deadline is the moment it fell due + its
 period, that is when its next grid point comes: served later, it has missed one. This keeps every period that any order
 could keep. Nobody starves where the line has too much to do: a deadline stays where it is while those of the others
-move on, so that one that waits becomes the earliest before long.
+move on, so that one that waits becomes the earliest before long. Periods longer than a minute count as a minute there:
+on such a line what is read once a day would else have its first value after a day.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _GOLDEN = 0.6180339887498949
 _FIRST_WITHIN_S = 2.0
 """A tag read once an hour still shows its first value soon after the start."""
 
+_LONGEST_PATIENCE_S = 60.0
+"""Nothing that is due waits much longer for others that are due more often."""
 
 _SLOT_S = 0.01
 """Due times fall on common slots: what is due at the same moment on several lines shares one wake-up of the loop."""
@@ -47,7 +50,7 @@ class Schedule:
         self._ranks = list(ranks) or [0] * len(self._periods)
         self._grid = list(first)
         self._due = list(first)  # when it is due next, NEVER for what is parked; what the heaps say otherwise is stale
-        self._patience = list(periods)  # from its due time to its deadline
+        self._patience = [min(period, _LONGEST_PATIENCE_S) for period in periods]  # from its due time to its deadline
         self._later: list[tuple[float, int]] = []  # due time, entry
         self._ready: list[tuple[int, int, float, int]] = []  # deadline in slots, rank, due time, entry
         self._missed = [0] * len(self._periods)
@@ -116,8 +119,12 @@ class Schedule:
             self._grid[i] = grid = grid + (skipped + 1) * period
         return grid
 
-    def hurry(self, i: int, at: float) -> None:
-        """Make entry `i` due at `at` if that is earlier than its grid says, or if it is parked. The grid stays."""
+    def hurry(self, i: int, at: float, patience_s: float = NEVER) -> None:
+        """Make entry `i` due at `at` if that is earlier than its grid says, or if it is parked. The grid stays.
+
+        `patience_s` gives it an earlier deadline: as if it had been due for so much longer.
+        """
+        at -= max(0.0, self._patience[i] - patience_s)
         if at < self._due[i]:
             self._put(i, at)
 

@@ -90,6 +90,21 @@ def test_a_tag_that_somebody_is_in_a_hurry_for_is_polled_at_once_though_the_line
     assert len(bus.of("b", "z")) == 1
 
 
+def test_on_a_line_that_has_too_much_to_do_rare_tags_have_a_value_soon_and_a_hurry_is_one(play):
+    bus, found = None, None
+
+    def script(fresh):
+        nonlocal bus, found
+        bus, fresh.takes = fresh, 0.1
+        found = fresh.line({"a": [*((f"x{i}", 1.0) for i in range(12)), ("daily", 86400.0)]})
+        return found
+
+    play(script, 300, (200.0, lambda: found.line.hurry("a", "daily")))
+    first, again = (a.start - START for a in bus.of("a", "daily"))
+    assert first <= 60 + 2 + 1.3
+    assert again <= 200 + 1 + 1.3
+
+
 def test_a_read_that_never_returns_is_noticed_and_polling_goes_on(play, caplog):
     def script(bus):
         bus.hangs = lambda now: START + 100 <= now < START + 101.5
