@@ -8,10 +8,8 @@ or one that takes commands, is refused, or anybody could have values published a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.broker.door import Door
-from gateway.broker.message import Message as Heard
 from gateway.clock import Clock
 from gateway.commands.request import RefusalError
 from gateway.commands.taking import Arrival, Commands
@@ -22,6 +20,10 @@ from gateway.mqtt.properties import NONE, Properties
 from gateway.uplinks.message import Incoming, Message
 from gateway.uplinks.payload_json import plain, to_json
 from gateway.uplinks.topics import check_topic
+
+if TYPE_CHECKING:  # a file without a broker does not pay for one
+    from gateway.broker.door import Door
+    from gateway.broker.message import Message as Heard
 
 _REPLY = "/reply"
 _LONGEST_NAME = 256

@@ -1,7 +1,10 @@
 import asyncio
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -255,3 +258,21 @@ def test_status_says_of_a_dead_device_since_when_and_of_its_line_how_busy_it_is(
     (line,) = status["lines"]
     assert (line["name"], line["connected"]) == (DEAD, False)
     assert 0 <= line["sick"] <= line["busy"] <= 1
+
+
+def test_a_file_with_tcp_devices_alone_imports_no_serial_line_tool_or_broker():
+    """They would cost 3 MB of the memory of a small machine."""
+    script = (
+        "import sys, gateway.app; from drivers.modbus.driver import Driver; from gateway.model import Device;"
+        "from gateway.clock import SystemClock; from gateway.metrics import Metrics;"
+        "options = Driver.DeviceOptions();"
+        "device = Device(name='boiler', driver='modbus', url='tcp://127.0.0.1', options=options);"
+        "Driver([device], clock=SystemClock(), metrics=Metrics());"
+        "needless = ('drivers.port', 'drivers.modbus.lines.bus', 'drivers.modbus.frames.rtu', 'serial', 'ctypes',"
+        " 'drivers.modbus.tools.probing', 'drivers.modbus.tools.decodings', 'gateway.broker.session');"
+        "print([m for m in needless if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,15 +1,12 @@
-"""Which transport a line gets: the one place that knows them all."""
+"""Which transport a line gets: the one place that knows them all. What no line of the file needs is not imported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from drivers.modbus.frames import ascii as ascii_frames
-from drivers.modbus.frames import rtu
-from drivers.modbus.lines.bus import Bus
-from drivers.modbus.lines.client import Client
+from drivers.modbus.frames.framer import Framer
 from drivers.modbus.lines.exchange import Transport
-from drivers.modbus.lines.url import Route
+from drivers.modbus.lines.url import Framing, Route
 from drivers.modbus.options import DeviceOptions
 from drivers.stream import Endpoint
 from gateway.clock import Clock
@@ -31,6 +28,8 @@ def transport_of(
     """
     lingers = [wish.linger for wish in wishes if wish.linger is not None]
     if route.framing == "tcp":
+        from drivers.modbus.lines.client import Client  # noqa: PLC0415 - see above
+
         return Client(
             endpoint or route.endpoint,
             units=frozenset(gaps),
@@ -42,9 +41,11 @@ def transport_of(
             clock=clock,
             metrics=metrics,
         )
+    from drivers.modbus.lines.bus import Bus  # noqa: PLC0415 - see above
+
     return Bus(
         endpoint or route.endpoint,
-        rtu.Framer() if route.framing == "rtu" else ascii_frames.Framer(),
+        _framer(route.framing),
         units=frozenset(gaps),
         timeout_s=max(wish.timeout for wish in wishes),
         connect_delay_s=max(wish.connect_delay for wish in wishes),
@@ -56,3 +57,14 @@ def transport_of(
         clock=clock,
         metrics=metrics,
     )
+
+
+def _framer(framing: Framing) -> Framer:
+    """What finds frames on a bus."""
+    if framing == "rtu":
+        from drivers.modbus.frames import rtu  # noqa: PLC0415 - see above
+
+        return rtu.Framer()
+    from drivers.modbus.frames import ascii as ascii_frames  # noqa: PLC0415 - see above
+
+    return ascii_frames.Framer()

@@ -30,13 +30,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from drivers.modbus.lines.backup import Backup
-from drivers.port import Parity, Rs485, SerialPort
 from drivers.stream import Endpoint, Tcp
 from gateway.quantities import parse_duration
+
+if TYPE_CHECKING:  # a file with TCP devices alone pays for no serial port
+    from drivers.port import Parity, SerialPort
 
 PORT = 502
 
@@ -109,6 +110,8 @@ def route_of(url: str, backup: str | None = None) -> Route:
         raise ValueError(f"the backup must speak as the url does. Use {scheme}://HOST:PORT as backup")
     if second.port == route.port:
         raise ValueError(f"the backup is the host of the url: {second.port}. Name another one, or take it out")
+    from drivers.modbus.lines.backup import Backup  # noqa: PLC0415 - few files have one
+
     endpoint = Backup(route.endpoint, second.endpoint)
     parameters = f"{route.parameters} backup {second.port}".strip()
     return Route(endpoint, route.framing, route.port, parameters, route.character_s, route.echo)
@@ -182,6 +185,8 @@ def _over_tcp(endpoint: Tcp, query: _Query, framing: Framing) -> Route:
 
 def _port(path: str, query: _Query, framing: Framing) -> SerialPort:
     """The port, with what the standard says where the url is silent."""
+    from drivers.port import Rs485, SerialPort  # noqa: PLC0415 - see above
+
     usual: Literal[7, 8] = 8 if framing == "rtu" else 7
     bits = query.one_of("bits", _BITS, usual)
     if framing == "rtu" and bits != 8:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 from drivers.modbus.frames.pdu import MAX_BITS, MAX_REGISTERS, Failure
@@ -16,7 +16,6 @@ from drivers.modbus.lines.exchange import Transport
 from drivers.modbus.lines.url import route_of
 from drivers.modbus.options import DeviceOptions
 from drivers.modbus.polling.plan import options_of
-from drivers.modbus.tools import decodings, probing
 from drivers.modbus.values import address as addresses
 from drivers.modbus.writing import request_of, target_of
 from drivers.tape import Note, Tape
@@ -24,6 +23,9 @@ from gateway.clock import Clock
 from gateway.driver import Candidate, Decoding, Expected, Finding, Patch, Replay, Survey
 from gateway.errors import DeviceError, TagError
 from gateway.model import Device, Tag, Value
+
+if TYPE_CHECKING:  # a gateway that polls needs none of what is imported below only where it is used
+    from drivers.modbus.tools import probing
 
 _SHAPES = (
     (9600, "N"), (19200, "E"), (9600, "E"), (19200, "N"), (115200, "N"), (38400, "N"), (57600, "N"),
@@ -88,10 +90,14 @@ class Explorer:
 
     async def discover(self, unit: int, *, patience_s: float | None = None, thorough: bool = False) -> Finding | None:
         """Whether that unit is there, and who it is; `thorough` asks in more than one way. Raises LineError."""
+        from drivers.modbus.tools import probing  # noqa: PLC0415 - see above
+
         return await probing.discover(self._unit(unit, patience_s), thorough=thorough)
 
     async def peek(self, unit: int, address: str, count: int) -> Patch:
         """Read now. Raises ValueError for a wrong address or count, TagError, DeviceError and LineError."""
+        from drivers.modbus.tools import probing  # noqa: PLC0415 - see above
+
         where = addresses.parse(address)
         if where.table not in probing.TABLES:
             raise ValueError(f"{address}: only coil:, discrete:, input: and holding: are shown")
@@ -106,15 +112,21 @@ class Explorer:
     @classmethod
     def areas(cls) -> tuple[str, ...]:
         """Where values live most often, best first."""
+        from drivers.modbus.tools import probing  # noqa: PLC0415 - see above
+
         return probing.AREAS
 
     async def survey(self, unit: int, area: str, *, requests: int) -> Survey:
         """Read what can be read of an area with that many requests. Raises ValueError and LineError."""
+        from drivers.modbus.tools import probing  # noqa: PLC0415 - see above
+
         return await probing.survey(self._unit(unit), area, requests=requests, most=self._most(unit))
 
     @classmethod
     def decodings(cls, patch: Patch, *, kind: str = "", order: str = "") -> list[Decoding]:
         """Every way to read the first value of a patch; with `kind`, all its values. Raises ValueError."""
+        from drivers.modbus.tools import decodings  # noqa: PLC0415 - see above
+
         return decodings.decodings(patch, kind=kind, order=order)
 
     @classmethod
@@ -122,6 +134,8 @@ class Explorer:
         cls, first: Sequence[Patch], second: Sequence[Patch], expected: Sequence[Expected]
     ) -> list[list[Candidate]]:
         """For each expected value where it may live, best first; `second` is another reading some time later."""
+        from drivers.modbus.tools import decodings  # noqa: PLC0415 - see above
+
         return decodings.rank(first, second, expected)
 
     def record(self, note: Note | None) -> None:
@@ -134,7 +148,7 @@ class Explorer:
         cls, recording: str, *, listen: str, speed: float, tell: Callable[[str], None]
     ) -> AbstractAsyncContextManager[Replay]:
         """Serve the text of a recording as a simulated device. Raises ValueError with the cure."""
-        from drivers.modbus.tools.replaying import replay  # noqa: PLC0415 - a gateway that polls never needs it
+        from drivers.modbus.tools.replaying import replay  # noqa: PLC0415 - see above
 
         return replay(recording, listen=listen, speed=speed, tell=tell)
 
@@ -156,6 +170,8 @@ class Explorer:
         return request_of(target, value).pdu.hex(" ").upper()
 
     def _unit(self, unit: int, patience_s: float | None = None) -> probing.Unit:
+        from drivers.modbus.tools import probing  # noqa: PLC0415 - see above
+
         station = self._stations.get(unit)
         usual = _USUAL_TIMEOUT_S if station is None else options_of(station).timeout
         return probing.Unit(self._client, unit, usual if patience_s is None else patience_s, self._gaps.get(unit, 0.0))
