@@ -24,26 +24,22 @@ On TCP (client.py) the transaction identifier tells all of these apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from drivers.modbus.frames.framer import Framer
 from drivers.modbus.frames.pdu import Failure, Request
+from drivers.modbus.lines.connection import Connection
 from drivers.modbus.lines.dialogue import Counters, Dialogue, Echo
 from drivers.modbus.lines.exchange import MOST_AHEAD, Exchange, IsWanted
 from drivers.modbus.lines.statistics import Statistics
-from drivers.stream import Endpoint, Stream
+from drivers.stream import Endpoint
 from gateway.clock import Clock
-from gateway.errors import LineError
 from gateway.metrics import Metrics
 
 _NEVER = float("inf")
-_PATIENCE = 3
-_LAST_PATIENCE = 10
-"""How often in a row nothing may come before the connection is given up: when each unit of the line has been silent, or
-whoever was asked. Serial device servers lose a connection without telling, and adapters hang."""
 
 
-class Bus:
+class Bus(Connection):
     """A line to `endpoint`, opened by `open` and ended by `close`, by the peer, or by everybody's silence.
 
     `units` are all that are asked on this line. `character_s` is how long a character takes, 0 where nobody counts.
@@ -67,11 +63,8 @@ class Bus:
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint, timeout_s=timeout_s, connect_delay_s=connect_delay_s, linger_s=linger_s)
         self._units = units
-        self._timeout_s = timeout_s
-        self._connect_delay_s = connect_delay_s
-        self._linger_s = linger_s
         self._clock = clock
         line = str(endpoint)
         self.statistics = Statistics(line, units, metrics)
@@ -88,12 +81,6 @@ class Bus:
                 copies=metrics.counter("modbus_repeated_answers_total", line=line),
             ),
         )
-        self._stream: Stream | None = None
-        self._lost: LineError | None = None
-        self._wanted = False  # between `open` and `close`
-        self._is_open = False  # and the device has had its time before the first request
-        self._dozed = False  # whether it was closed while nobody asked for anything
-        self._waking = asyncio.Lock()
         self._reset()
 
     def _reset(self) -> None:
@@ -103,91 +90,31 @@ class Bus:
         self._since = -_NEVER  # since when somebody wants the line
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
-        self._linger_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<modbus bus {self._endpoint} {'closed' if self._stream is None else f'open, {self._dialogue!r}'}>"
 
-    # --- opened and closed ---
+    # --- opened and ended ---
 
-    async def open(self) -> None:
-        """Connect and wait as long as the device needs before its first request. Raises LineError."""
-        self._wanted = True
-        await self._connect()
+    @property
+    def _is_idle(self) -> bool:
+        return self._asked is None and not self._waiting
 
-    async def _connect(self) -> None:
+    @property
+    def _is_proven(self) -> bool:
+        return self._dialogue.has_answered
+
+    def _begin(self) -> None:
         self._reset()
-        self._lost = None
-        self._dozed = False
-        self._loop = asyncio.get_running_loop()
         self._dialogue.reset()
-        stream = await self._endpoint.open(self, timeout_s=self._timeout_s)
-        self._stream = stream
-        if self._connect_delay_s:
-            try:
-                await asyncio.sleep(self._connect_delay_s)
-            except asyncio.CancelledError:
-                self._end(self._closed())
-                await stream.wait_closed()
-                raise
-        if not self._wanted:  # closed while it was opened for a fetch
-            self._end(self._closed())
-        if self._lost is not None:
-            raise self._lost
-        self._is_open = True
 
-    async def _wake(self) -> None:
-        """Open what dozes. Raises LineError, also where there is no connection for another reason."""
-        async with self._waking:
-            if self._dozed and self._wanted:
-                try:
-                    await self._connect()
-                except asyncio.CancelledError:
-                    self._dozed = True  # whoever asks next wants it as much
-                    raise
-                except LineError as error:
-                    self._lost = error
-        if not self._is_open:
-            raise self._lost or LineError(f"{self._endpoint}: not connected", cause="offline")
-
-    async def close(self) -> None:
-        """End the connection; whoever waits for an answer gets a LineError."""
-        stream = self._stream
-        self._wanted = self._dozed = False
-        self._end(self._closed())
-        if stream is not None:
-            await stream.wait_closed()
-
-    def _closed(self) -> LineError:
-        return LineError(f"{self._endpoint}: closed by us", cause="offline")
-
-    def on_lost(self, error: LineError) -> None:
-        """The stream ended: unplugged, or closed by the peer."""
-        self._dozed = self._asked is None and not self._waiting and self._dialogue.has_answered
-        self._end(error)
-
-    def _doze(self) -> None:
-        """End the connection in such a way that the next fetch opens it again."""
-        self._dozed = True
-        self._end(self._closed())
-
-    def _end(self, error: LineError) -> None:
-        """Give the connection up and tell everybody who waits."""
-        if self._stream is None:
-            return
-        self._is_open = False
-        self._lost = error
-        self._stream.close()
-        self._stream = None
-        for timer in (self._timer, self._linger_timer):
-            if timer is not None:
-                timer.cancel()
+    def _abandon(self) -> Iterable[Exchange]:
+        if self._timer is not None:
+            self._timer.cancel()
         own = [] if self._asked is None else [self._asked[0]]
         waiting = {id(exchange): exchange for exchange in [*own, *self._waiting]}
         self._reset()
-        for exchange in waiting.values():
-            if not exchange.done.done():
-                exchange.done.set_exception(LineError(str(error), cause=error.cause))
+        return waiting.values()
 
     # --- asked and answered ---
 
@@ -208,11 +135,9 @@ class Bus:
         """
         if not self._is_open:
             await self._wake()
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
-            self._linger_timer = None
+        self._stay_awake()
         exchange = Exchange(requests, timeout_s, gap_s, self._loop.create_future(), urgent, is_wanted)
-        if self._asked is None and not self._waiting:
+        if self._is_idle:
             self._since = self._loop.time()
         self._waiting.insert(sum(e.urgent for e in self._waiting) if urgent else len(self._waiting), exchange)
         self._turn()
@@ -223,6 +148,7 @@ class Bus:
             if exchange in self._waiting:
                 self._waiting.remove(exchange)
                 exchange.end_early()
+                self._linger()
             raise
         return exchange
 
@@ -295,11 +221,10 @@ class Bus:
 
     def _on_outcome(self, outcome: bytes | Failure, now: float) -> None:
         """The request under way is done with, one way or another."""
-        silences, silent = self._dialogue.silences, self._dialogue.silent
-        if silences >= (_PATIENCE if silent >= self._units else _LAST_PATIENCE):
-            text = f"{self._endpoint}: nothing was answered {silences} times in a row: the connection is given up"
-            self._end(LineError(text, cause="timeout"))
-        elif self._asked is not None:
+        dialogue = self._dialogue
+        if self._is_forsaken(dialogue.silences, everybody=dialogue.silent >= self._units):
+            return
+        if self._asked is not None:
             exchange, index = self._asked
             self._asked = None
             self._since = now
@@ -319,5 +244,4 @@ class Bus:
         if not exchange.done.done():
             exchange.time = self._clock.wall_ms()
             exchange.done.set_result(None)
-        if self._linger_s is not None and self._asked is None and not self._waiting:
-            self._linger_timer = self._loop.call_later(self._linger_s, self._doze)
+        self._linger()

@@ -7,9 +7,6 @@ What is not exactly an answer to a request under way never becomes a value: tran
 byte count must be ours. Answers that come too late, or that nobody asked for, are counted and dropped; a stream that
 can no longer be cut into frames ends the connection.
 
-A connection that was idle when it ended, because the device closes such connections or because we do (`linger_s`), is
-dozing: the next fetch opens it again, and nothing was missed.
-
 Some gateways return wrong transaction identifiers. One that mixes them up while several requests are under way is asked
 one at a time from then on. One that never returns ours needs `in_order`: then the answer is what comes next and fits,
 one request is under way at a time, and a silence ends the connection, so that its late answer cannot come any more.
@@ -19,13 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from drivers.modbus.frames.mbap import Framer
 from drivers.modbus.frames.pdu import Failure, Request
+from drivers.modbus.lines.connection import Connection
 from drivers.modbus.lines.exchange import MOST_AHEAD, Exchange, IsWanted
 from drivers.modbus.lines.statistics import Statistics, Tally
-from drivers.stream import Endpoint, Stream
+from drivers.stream import Endpoint
 from gateway.clock import Clock
 from gateway.errors import LineError
 from gateway.metrics import Metrics
@@ -35,12 +33,6 @@ log = logging.getLogger("headgate.modbus")
 _NEVER = float("inf")
 _MEMORY = 256
 """How many requests without an answer are remembered, so that a late one is known as such."""
-_PATIENCE = 3
-_LAST_PATIENCE = 10
-"""How often in a row nothing may come before the connection is given up: when each unit of the line has been silent, or
-whoever was asked. Devices lose a session without telling, and only a new connection brings them back."""
-
-
 _MISNUMBERED = ", but an answer with another transaction id came: where that is always so, write match: order"
 
 
@@ -65,7 +57,7 @@ class _Flight:
         return not isinstance(answer, Failure) or answer.cause != "decode"
 
 
-class Client:
+class Client(Connection):
     """A connection to `endpoint`, opened by `open` and ended by `close`, by the peer, or by a stream gone wrong.
 
     `units` are all that are asked on this line: when each of them is silent, the connection itself is suspected.
@@ -85,23 +77,13 @@ class Client:
         linger_s: float | None = None,
         in_order: bool = False,
     ) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint, timeout_s=timeout_s, connect_delay_s=connect_delay_s, linger_s=linger_s)
         self._units = units
-        self._timeout_s = timeout_s
-        self._connect_delay_s = connect_delay_s
         self._max_in_flight = 1 if in_order else max_in_flight
-        self._linger_s = linger_s
         self._in_order = in_order
         self._clock = clock
         self.statistics = Statistics(str(endpoint), units, metrics)
         self._foreign = metrics.counter("modbus_foreign_answers_total", line=str(endpoint))
-        self._stream: Stream | None = None
-        self._lost: LineError | None = None
-        self._has_answered = False  # whether this connection was ever of use
-        self._wanted = False  # between `open` and `close`
-        self._is_open = False  # and the device has had its time before the first request
-        self._dozed = False  # whether it was closed while nobody asked for anything
-        self._waking = asyncio.Lock()
         self._quiet_until: dict[int, float] = {}  # per unit, only where a gap is asked for
         self._reset()
 
@@ -113,63 +95,36 @@ class Client:
         self._flights: dict[int, _Flight] = {}
         self._missed: dict[int, None] = {}  # transactions without an answer, oldest first
         self._quiet_until = {unit: at for unit, at in self._quiet_until.items() if at != _NEVER}
+        self._has_answered = False
         self._silences = 0
         self._silent: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
         self._gap_timer: asyncio.TimerHandle | None = None
-        self._linger_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._stream is None else f"open, {len(self._flights)} in flight"
         return f"<modbus client {self._endpoint} {state}>"
 
-    async def open(self) -> None:
-        """Connect and wait as long as the device needs before its first request. Raises LineError."""
-        self._wanted = True
-        await self._connect()
+    @property
+    def _is_idle(self) -> bool:
+        return not self._flights and not self._waiting
 
-    async def _connect(self) -> None:
+    @property
+    def _is_proven(self) -> bool:
+        return self._has_answered
+
+    def _begin(self) -> None:
         self._reset()
-        self._lost = None
-        self._dozed = self._has_answered = False
-        self._loop = asyncio.get_running_loop()
-        stream = await self._endpoint.open(self, timeout_s=self._timeout_s)
-        self._stream = stream
-        if self._connect_delay_s:
-            try:
-                await asyncio.sleep(self._connect_delay_s)
-            except asyncio.CancelledError:
-                self._end(self._closed())
-                await stream.wait_closed()
-                raise
-        if not self._wanted:  # closed while it was opened for a fetch
-            self._end(self._closed())
-        if self._lost is not None:
-            raise self._lost
-        self._is_open = True
 
-    async def _wake(self) -> None:
-        """Open what dozes. Raises LineError, also where there is no connection for another reason."""
-        async with self._waking:
-            if self._dozed and self._wanted:
-                try:
-                    await self._connect()
-                except asyncio.CancelledError:
-                    self._dozed = True  # whoever asks next wants it as much
-                    raise
-                except LineError as error:
-                    self._lost = error
-        if not self._is_open:
-            raise self._lost or LineError(f"{self._endpoint}: not connected", cause="offline")
-
-    async def close(self) -> None:
-        """End the connection; whoever waits for an answer gets a LineError."""
-        stream = self._stream
-        self._wanted = self._dozed = False
-        self._end(self._closed())
-        if stream is not None:
-            await stream.wait_closed()
+    def _abandon(self) -> Iterable[Exchange]:
+        for timer in (self._timer, self._gap_timer):
+            if timer is not None:
+                timer.cancel()
+        waiting = {id(e): e for e in [*self._waiting, *(f.exchange for f in self._flights.values())]}
+        self._waiting.clear()
+        self._flights.clear()
+        return waiting.values()
 
     async def fetch(
         self,
@@ -196,9 +151,7 @@ class Client:
         """Put it where its turn is and wait until it is done with."""
         if not self._is_open:
             await self._wake()
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
-            self._linger_timer = None
+        self._stay_awake()
         if exchange.urgent:
             self._waiting.insert(sum(other.urgent for other in self._waiting), exchange)
         else:
@@ -211,6 +164,7 @@ class Client:
             if exchange in self._waiting:
                 self._waiting.remove(exchange)
                 exchange.end_early()
+                self._linger()
             raise
 
     # --- heard ---
@@ -238,11 +192,6 @@ class Client:
             self._end(LineError(f"{self._endpoint}: {self._framer.broken}: is this a Modbus TCP port?", cause="decode"))
         elif self._waiting:
             self._pump()
-
-    def on_lost(self, error: LineError) -> None:
-        """The peer ended the connection, or the network did."""
-        self._dozed = not self._flights and not self._waiting and self._has_answered
-        self._end(error)
 
     def _on_failure(self, flight: _Flight, answer: Failure, pdu: bytes) -> None:
         """An answer without values: an exception, or what belongs to another request."""
@@ -301,8 +250,7 @@ class Client:
             if not exchange.done.done():
                 exchange.time = self._clock.wall_ms()
                 exchange.done.set_result(None)
-            if self._linger_s is not None and not self._flights and not self._waiting:
-                self._linger_timer = self._loop.call_later(self._linger_s, self._doze)
+            self._linger()
 
     # --- sent ---
 
@@ -390,9 +338,7 @@ class Client:
         overdue = [(t, flight) for t, flight in self._flights.items() if flight.deadline <= now]
         self._silences += bool(overdue)
         self._silent.update(flight.request.unit for _, flight in overdue)
-        if self._silences >= (_PATIENCE if self._silent >= self._units else _LAST_PATIENCE):
-            text = f"{self._endpoint}: nothing was answered {self._silences} times in a row: the connection is given up"
-            self._end(LineError(text, cause="timeout"))
+        if self._is_forsaken(self._silences, everybody=self._silent >= self._units):
             return
         for transaction, flight in overdue:
             del self._flights[transaction]
@@ -418,32 +364,6 @@ class Client:
         for exchange in waiting:
             if not exchange.done.done():
                 exchange.done.set_result(None)
-
-    def _doze(self) -> None:
-        """End the connection in such a way that the next fetch opens it again."""
-        self._dozed = True
-        self._end(self._closed())
-
-    def _closed(self) -> LineError:
-        return LineError(f"{self._endpoint}: closed by us", cause="offline")
-
-    def _end(self, error: LineError) -> None:
-        """Give the connection up and tell everybody who waits."""
-        if self._stream is None:
-            return
-        self._is_open = False
-        self._lost = error
-        self._stream.close()
-        self._stream = None
-        for timer in (self._timer, self._gap_timer, self._linger_timer):
-            if timer is not None:
-                timer.cancel()
-        waiting = {id(e): e for e in [*self._waiting, *(f.exchange for f in self._flights.values())]}
-        self._waiting.clear()
-        self._flights.clear()
-        for exchange in waiting.values():
-            if not exchange.done.done():
-                exchange.done.set_exception(LineError(str(error), cause=error.cause))
 
 
 def _silence(flight: _Flight) -> Failure:

@@ -552,6 +552,18 @@ def test_a_line_lingers_and_dozes(play, wire):
     assert wire.opened == 2
 
 
+def test_who_gives_up_before_anything_was_sent_leaves_a_line_that_is_closed_in_time(play, wire):
+    async def script(bus, fetch):
+        await fetch(ONE, gap_s=9.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(fetch(ONE, gap_s=9.0), 1.0)
+        await asyncio.sleep(2.001)
+        assert "closed" in repr(bus)
+
+    play(script, linger_s=2.0)
+    assert len(wire.asked) == 1
+
+
 def test_what_a_unit_owes_outlives_the_connection(play, wire):
     silent(wire, 1)
 

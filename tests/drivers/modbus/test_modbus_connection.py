@@ -216,6 +216,30 @@ def test_a_silent_device_is_closed_too_and_asked_anew(play, peer):
     play(script, linger_s=0.0)
 
 
+def test_two_silences_at_the_same_moment_do_not_close_the_line_under_the_next_read(play, peer):
+    peer.script = lambda _: []
+
+    async def script(_, fetch):
+        await asyncio.gather(fetch(reading(1)), fetch(reading(1, unit=2)))
+        slowly(peer, 0.9)
+        assert await fetch(reading(3)) == [b"\0\3"]
+        assert peer.opened == 1
+
+    play(script, linger_s=0.5, max_in_flight=2)
+
+
+def test_who_gives_up_before_anything_was_sent_leaves_a_line_that_is_closed_in_time(play, peer):
+    async def script(client, fetch):
+        await fetch(reading(1), gap_s=9.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(fetch(reading(2), gap_s=9.0), 1.0)
+        await asyncio.sleep(5.001)
+        assert "closed" in repr(client)
+
+    play(script, linger_s=5.0)
+    assert len(peer.asked) == 1
+
+
 def test_two_who_ask_at_once_open_one_connection_and_wait_for_its_delay(play, peer):
     async def script(_, fetch):
         await fetch(reading(1))
