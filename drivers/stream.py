@@ -89,6 +89,9 @@ class Tcp:
         except OSError as error:
             cure = next((f": {text}" for kind, text in _CURES.items() if isinstance(error, kind)), "")
             raise LineError(f"{self}: {_reason(error)}{cure}", cause="offline") from error
+        except ValueError as error:  # an empty or overlong label between two dots, a NUL
+            text = f"{self}: {self.host!r} is no name of a host: is the url right?"
+            raise LineError(text, cause="config") from error
         stream.begin()
         return stream
 

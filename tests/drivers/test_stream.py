@@ -175,6 +175,12 @@ def test_a_name_that_nobody_knows_is_a_line_error():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("host", ["10.0.0..5", "x" * 70, "h\0x"])
+def test_a_name_that_can_be_none_is_a_line_error(host):
+    with pytest.raises(LineError, match="is no name of a host: is the url right"):
+        asyncio.run(Tcp(host, 502).open(Ear(), timeout_s=5))
+
+
 def test_a_connect_that_hangs_ends_within_its_deadline():
     async def main():
         loop = asyncio.get_running_loop()

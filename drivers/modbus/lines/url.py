@@ -135,6 +135,8 @@ def _route(url: str) -> Route:
     if scheme in ("rtu", "ascii"):
         return _serial(url, parts, _FRAMINGS[scheme])
     plain = scheme == "tcp"
+    if host and not _is_name(host):
+        raise ValueError(f"{host!r} is no name of a host. {cure}")
     if not host or port == 0 or parts.path not in ("", "/") or parts.fragment or (plain and parts.query):
         raise ValueError(f"'{url}' must hold a host and a port and nothing else. {cure}")
     if plain:
@@ -143,6 +145,12 @@ def _route(url: str) -> Route:
     if port is None:
         raise ValueError(f"'{url}' must name a port: serial device servers have no usual one. {cure}")
     return _over_tcp(Tcp(host, port), _Query(parts.query, _OVER_TCP), _FRAMINGS[scheme])
+
+
+def _is_name(host: str) -> bool:
+    """Whether it can be one; an IPv6 address has been looked at when the url was taken apart."""
+    labels = host.removesuffix(".").split(".")
+    return ":" in host or (all(0 < len(x) < 64 for x in labels) and host.isprintable() and " " not in host)
 
 
 def _cure(scheme: str) -> str:
@@ -157,7 +165,7 @@ def _serial(url: str, parts: SplitResult, framing: Framing) -> Route:
     path = unquote(parts.path)
     if parts.netloc:
         raise ValueError(f"'{url}' has too few slashes. Use {framing}:///{parts.netloc.lstrip('/')}{path}, with three")
-    if not path.strip("/") or parts.fragment or path.endswith("/"):
+    if not path.strip("/") or "\0" in path or parts.fragment or path.endswith("/"):
         raise ValueError(f"'{url}' must hold the path of a port. {_cure(framing)}")
     query = _Query(parts.query, _SERIAL)
     endpoint = _port(path, query, framing)
