@@ -13,11 +13,12 @@ import errno
 import fcntl
 import os
 import termios
+from collections.abc import Callable
 from dataclasses import dataclass
 from grp import getgrgid
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from drivers.stream import Receiver, Stream
 from gateway.errors import LineError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from serial import Serial
 
 Parity = Literal["N", "E", "O"]
+T = TypeVar("T")
 
 _CHUNK = 4096
 """What the kernel's line discipline holds back at most for a reader."""
@@ -81,12 +83,14 @@ class SerialPort:
 
     async def open(self, receiver: Receiver, *, timeout_s: float) -> Stream:
         """Open for us alone, with what was heard before thrown away. Raises LineError with the cure."""
-        # In a thread: a sick adapter makes each system call wait for seconds.
+        if self.path in _hanging:
+            raise LineError(
+                f"{self}: an earlier try to open it still hangs: plug the adapter in again", cause="offline"
+            )
         opening = _Opening(self)
-        done = asyncio.get_running_loop().run_in_executor(None, opening.run)
         try:
             async with asyncio.timeout(timeout_s):
-                port = await asyncio.shield(done)
+                port = await _in_thread(opening.run, f"open {self}")
         except TimeoutError:
             opening.abandon()
             text = f"{self}: not opened within {timeout_s:g} s: does the adapter hang? Plug it in again"
@@ -100,30 +104,70 @@ class SerialPort:
 # --- opening, in a thread -------------------------------------------------------------------------------------------
 
 
+_hanging: set[str] = set()
+"""The ports whose opening nobody waits for any more and which has not ended: they are not tried again meanwhile."""
+
+
 class _Opening:
     """The opening of a port. When nobody waits for it any more, the port is closed by whoever comes last."""
 
     def __init__(self, wanted: SerialPort) -> None:
         self._wanted = wanted
         self._lock = Lock()
-        self._abandoned = False
+        self._abandoned = self._ended = False
         self._port: Serial | None = None
 
     def run(self) -> Serial:
         """Open it. Raises LineError."""
-        port = _open(self._wanted)
-        with self._lock:
-            self._port = port
-            if self._abandoned:
-                port.close()
+        try:
+            port = self._port = _open(self._wanted)
+        finally:
+            with self._lock:
+                self._ended = True
+                _hanging.discard(self._wanted.path)
+                if self._abandoned and self._port is not None:
+                    self._port.close()
         return port
 
     def abandon(self) -> None:
         """Nobody wants it any more."""
         with self._lock:
             self._abandoned = True
-            if self._port is not None:
+            if not self._ended:
+                _hanging.add(self._wanted.path)
+            elif self._port is not None:
                 self._port.close()
+
+
+def _in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Do what may hang as long as a sick adapter likes, in a thread of its own.
+
+    The loop's own threads are few, and are others' too; the program would wait for them at its end.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(done: list[T], error: LineError | None) -> None:
+        if future.done():
+            return
+        if done:
+            future.set_result(done[0])
+        else:
+            future.set_exception(error or LineError(f"{name}: failed, the log says why", cause="offline"))
+
+    def run() -> None:
+        done: list[T] = []
+        failure: LineError | None = None
+        try:
+            done.append(work())
+        except LineError as error:
+            failure = error
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(settle, done, failure)
+
+    Thread(target=run, name=name, daemon=True).start()
+    return future
 
 
 def _open(wanted: SerialPort) -> Serial:
@@ -350,7 +394,11 @@ class _SerialStream:
         self._loop.remove_reader(self._descriptor)
         self._loop.remove_writer(self._descriptor)
         _let_go(self._descriptor)
-        self._closing = self._loop.run_in_executor(None, self._port.close)
+        self._closing = _in_thread(self._shut, f"close {self._path}")
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):  # of a port that is gone
+            self._port.close()
 
     async def wait_closed(self) -> None:
         if self._closing is not None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 import tty
 from pathlib import Path
 
@@ -444,6 +445,7 @@ def test_opening_that_hangs_is_given_up_and_what_comes_of_it_is_closed(cable, mo
     import serial
 
     hang, real, made = threading.Event(), serial.Serial, []
+    monkeypatch.setattr(port, "_hanging", set(), raising=False)
 
     def slow(*args, **kwargs):
         hang.wait(20)
@@ -454,18 +456,31 @@ def test_opening_that_hangs_is_given_up_and_what_comes_of_it_is_closed(cable, mo
     monkeypatch.setattr(serial, "Serial", slow)
 
     async def main():
-        with pytest.raises(LineError, match=r"not opened within 0\.01 s: does the adapter hang"):
-            await SerialPort(str(cable.path)).open(Ear(), timeout_s=0.01)
         task = asyncio.create_task(SerialPort(str(cable.path)).open(Ear(), timeout_s=30))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         hang.set()
+        async with asyncio.timeout(20):
+            while not made or made[0].is_open or port._hanging:  # noqa: ASYNC110 - a thread does it
+                await asyncio.sleep(0.001)
+        hang.clear()
+        with pytest.raises(LineError, match=r"not opened within 0\.01 s: does the adapter hang"):
+            await SerialPort(str(cable.path)).open(Ear(), timeout_s=0.01)
+        before = threading.active_count()
+        for _ in range(50):  # as a line does that tries again and again
+            with pytest.raises(LineError, match="an earlier try to open it still hangs"):
+                await SerialPort(str(cable.path)).open(Ear(), timeout_s=0.01)
+        assert threading.active_count() == before
+        assert await asyncio.wait_for(asyncio.to_thread(int, "7"), 5) == 7  # nobody else waits for it
 
-    asyncio.run(main())  # which waits for its threads
-    assert [port.is_open for port in made] == [False] * len(made)
-    assert made
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < 10  # nor does the end of the program
+    hang.set()
+    while len(made) < 2 or made[1].is_open or port._hanging:
+        time.sleep(0.001)
 
 
 def test_pyserial_is_imported_by_nobody_before_a_port_is_opened():
