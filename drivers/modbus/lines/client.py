@@ -84,12 +84,12 @@ class Client(Connection):
         self._clock = clock
         self.statistics = Statistics(str(endpoint), units, metrics)
         self._foreign = metrics.counter("modbus_foreign_answers_total", line=str(endpoint))
+        self._transaction = 0  # goes on: what belonged to an earlier connection may still come over this one
         self._quiet_until: dict[int, float] = {}  # per unit, only where a gap is asked for
         self._reset()
 
     def _reset(self) -> None:
         self._framer = Framer()
-        self._transaction = 0
         self._waiting: list[Exchange] = []  # with requests that are not sent yet, the urgent ones first
         self._ahead = 0  # urgent requests in a row that went before one that waits
         self._flights: dict[int, _Flight] = {}

@@ -240,6 +240,21 @@ def test_who_gives_up_before_anything_was_sent_leaves_a_line_that_is_closed_in_t
     assert len(peer.asked) == 1
 
 
+def test_an_answer_to_the_connection_before_is_no_answer_to_this_one(play, peer, count):
+    """A gateway to a serial line gives what it hears late to whoever is connected now."""
+    peer.script = lambda _: []
+
+    async def script(client, fetch):
+        await fetch(reading(1))
+        await client.close()
+        await client.open()
+        peer.script = lambda asked: [peer.good(peer.asked[0]), peer.good(asked)]
+        assert await fetch(reading(2)) == [b"\0\2"]
+
+    play(script)
+    assert count("modbus_foreign_answers_total") == 1
+
+
 def test_two_who_ask_at_once_open_one_connection_and_wait_for_its_delay(play, peer):
     async def script(_, fetch):
         await fetch(reading(1))
