@@ -252,11 +252,13 @@ class Dialogue:
         self._learn_echo(question)
         is_repeated = unit.believe(request, pdu, now)
         if question.suspect is not None and pdu != question.suspect and question.held_copy:
-            unit.expect_surplus(request, now + unit.window_s)  # a copy came, and the answer itself is late
+            unit.expect_surplus(
+                request, now + unit.window_s, is_soon=False
+            )  # a copy came, and the answer itself is late
         elif question.asked > 1:
-            unit.expect_surplus(request, now + question.moment_s)
+            unit.expect_surplus(request, now + question.moment_s, is_soon=True)
         elif is_repeated:
-            unit.expect_surplus(request, question.left_at + question.moment_s)
+            unit.expect_surplus(request, question.left_at + question.moment_s, is_soon=True)
         self._finish(question, request.values_of(pdu), now)
 
     def _learn_echo(self, question: _Question) -> None:
@@ -333,7 +335,8 @@ class Dialogue:
         return min(question.deadline, self._verdict_at(question))
 
     def _waits_until(self, question: _Question) -> float:
-        return max(self.free_at(question.since), self._unit(question.request.unit).quiet_until)
+        unit = self._unit(question.request.unit)
+        return max(self.free_at(question.since), unit.quiet_until, unit.clear_at(question.request))
 
     def _verdict_at(self, question: _Question) -> float:
         """When what was heard, and is no answer, has been left as it is for so long that it may be judged."""

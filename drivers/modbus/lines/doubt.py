@@ -14,6 +14,9 @@ Whether it is the answer to *this* request follows from what happened before:
 | sent again                                       | answers to other requests of its shape, sent before it would    |
 |                                                  | have come, are held back likewise                               |
 
+Being held back costs a moment and a second request. So a request whose answer changed the last time waits, before it is
+sent, for the short while in which the answer to the one before could still come.
+
 An answer that is the same as the last one to the very same request is never held back: believing it does no harm.
 """
 
@@ -55,7 +58,17 @@ class Owed:
 class Unit:
     """One unit. `window_s` is how long after its request an answer may come, and a copy after its answer."""
 
-    __slots__ = ("_heard", "_last", "_surplus_until", "is_well", "owed", "quiet_until", "window_s")
+    __slots__ = (
+        "_changing",
+        "_clear_at",
+        "_heard",
+        "_last",
+        "_surplus_until",
+        "is_well",
+        "owed",
+        "quiet_until",
+        "window_s",
+    )
 
     def __init__(self, window_s: float) -> None:
         self.owed: list[Owed] = []
@@ -64,7 +77,9 @@ class Unit:
         self.is_well = False  # whether it answered something else of the read in which it fell silent
         self._heard: dict[bytes, tuple[float, bytes]] = {}  # answer: when, and to which request; the oldest first
         self._last: dict[bytes, bytes] = {}  # request: answer
+        self._changing: set[bytes] = set()  # requests whose last two answers were not the same
         self._surplus_until: dict[tuple[int, int], float] = {}  # shape: until when there may be one answer too many
+        self._clear_at: dict[tuple[int, int], float] = {}  # likewise, where that is soon
 
     def __repr__(self) -> str:
         return f"<unit owes {len(self.owed)}, {len(self._heard)} frames heard>"
@@ -121,15 +136,27 @@ class Unit:
         """A frame was taken as the answer to that request. True: the same was heard lately, it may be a copy."""
         is_copy = self.is_copy(pdu, now)
         self.note(pdu, request.pdu, now)
+        if self._last.get(request.pdu, pdu) == pdu:
+            self._changing.discard(request.pdu)
+        else:
+            self._changing.add(request.pdu)
         self._last[request.pdu] = pdu
         if len(self._last) > _MOST_REQUESTS:
-            del self._last[next(iter(self._last))]
+            oldest = next(iter(self._last))
+            del self._last[oldest]
+            self._changing.discard(oldest)
         return is_copy
 
-    def expect_surplus(self, request: Request, until: float) -> None:
+    def expect_surplus(self, request: Request, until: float, *, is_soon: bool) -> None:
         """One answer more to that request may come: requests of its shape that are sent until then may meet it."""
         shape = request.function, request.size
         self._surplus_until[shape] = max(until, self._surplus_until.get(shape, 0.0))
+        if is_soon:
+            self._clear_at[shape] = until
+
+    def clear_at(self, request: Request) -> float:
+        """When to send a request whose answer will probably be another one than the last; in the past for others."""
+        return self._clear_at.get((request.function, request.size), 0.0) if request.pdu in self._changing else 0.0
 
 
 def fits(request: Request, pdu: bytes) -> bool:

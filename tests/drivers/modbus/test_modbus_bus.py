@@ -564,6 +564,19 @@ def test_who_gives_up_before_anything_was_sent_leaves_a_line_that_is_closed_in_t
     assert len(wire.asked) == 1
 
 
+def test_beside_a_register_that_never_changes_one_that_does_is_asked_once_a_read(play, wire):
+    async def script(_, fetch):
+        for n in range(20):
+            wire.words[1, 1] = n
+            began = now()
+            assert await fetch(ONE, TWO) == [VALUE[ONE], n.to_bytes(2)]
+            if n > 2:  # by then it is known as one that changes: its request waits until no second answer can come
+                assert now() - began < 0.15
+
+    play(script)
+    assert len(wire.asked) <= 42
+
+
 def test_what_a_unit_owes_outlives_the_connection(play, wire):
     silent(wire, 1)
 
