@@ -298,8 +298,9 @@ class Dialogue:
         unit = self._unit(asked.unit)
         unit.owe(asked, now + unit.window_s, ours=False)
         question = self._question
-        if question is not None and question.is_out and question.request.unit == asked.unit:
-            unit.owe(question.request, question.left_at + unit.window_s, ours=False)
+        if question is not None and question.request.unit == asked.unit:
+            if question.is_out:
+                unit.owe(question.request, question.left_at + unit.window_s, ours=False)
             text = "another master asked the unit at the same time: is there a second one on this line?"
             self._finish(question, Failure("decode", text, "unit"), now)
         self._want()

@@ -577,6 +577,22 @@ def test_beside_a_register_that_never_changes_one_that_does_is_asked_once_a_read
     assert len(wire.asked) <= 42
 
 
+def test_a_master_that_asks_while_a_request_waits_to_be_sent_again_spoils_it_too(play, wire):
+    wire.at_byte[4] = lambda byte: bytes((byte[0] ^ 1,))  # the answer comes damaged
+
+    async def script(_, fetch):
+        asked = asyncio.create_task(fetch(ONE, gap_s=0.3))
+        await asyncio.sleep(0.6)
+        assert len(wire.asked) == 1
+        wire.say(wire.frame(1, TWO.pdu))
+        wire.say(wire.frame(1, b"\3\2" + VALUE[TWO]), delay_s=0.25)
+        (failure,) = await asked
+        assert "another master asked the unit" in failure.text
+
+    play(script, timeout_s=1.0)
+    assert len(wire.asked) == 1
+
+
 def test_what_a_unit_owes_outlives_the_connection(play, wire):
     silent(wire, 1)
 
