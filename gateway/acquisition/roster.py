@@ -311,6 +311,6 @@ class Roster:
 
 def _names(station: Station) -> str:
     """The tags of a group, as far as a line of the log holds them."""
-    names = station.group.names
+    names = [f"{tag.part}/{tag.name}" if tag.part else tag.name for tag in station.group.tags]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

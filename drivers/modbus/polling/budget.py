@@ -38,8 +38,9 @@ class Charge:
 
     @property
     def tags(self) -> list[str]:
-        """Names of the tags it feeds, as in the file; scale registers are none."""
-        return [slot.tag.name for slot in self.block.slots if not slot.hidden]
+        """The tags it feeds, as `device/tag` with the part of the device they belong to; scale registers are none."""
+        own = self.group.device
+        return [f"{slot.tag.part or own}/{slot.tag.name}" for slot in self.block.slots if not slot.hidden]
 
     def __str__(self) -> str:
         request, slots = self.block.request, self.block.slots
@@ -87,10 +88,7 @@ def relief(found: Sequence[Charge]) -> tuple[str, ...]:
             if every_s <= _SLOWEST * min(c.group.every_s for c in chosen):
                 break
     return tuple(
-        f"{charge.group.device}/{name}: every {span(every_s)}"
-        for charge in chosen
-        if charge.group.every_s < every_s
-        for name in charge.tags
+        f"{name}: every {span(every_s)}" for charge in chosen if charge.group.every_s < every_s for name in charge.tags
     )
 
 

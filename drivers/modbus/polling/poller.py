@@ -228,9 +228,9 @@ def _why(nodes: Iterable[Node]) -> str:
 
 
 def _tags(nodes: Iterable[Node]) -> Iterator[str]:
-    """Names of the tags they feed, in the order of the file."""
+    """Names of the tags they feed, in the order of the file; those of a part say whose."""
     slots = sorted((s for node in nodes for s in node.block.slots if not s.hidden), key=lambda slot: slot.position)
-    return (slot.tag.name for slot in slots)
+    return (f"{slot.tag.part}/{slot.tag.name}" if slot.tag.part else slot.tag.name for slot in slots)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -181,3 +181,11 @@ def test_what_is_proposed_would_do(found):
 )
 def test_an_interval_is_written_as_in_the_file(seconds, text):
     assert span(seconds) == text
+
+
+def test_tags_of_a_part_to_slow_down_are_named_as_in_the_file():
+    tags = [
+        Tag(name="flow", address=f"holding:{60 * i}", every_s=0.01, part=part) for i, part in enumerate(["", "pump"])
+    ]
+    found = explain(groups_of(tags), SLOW)
+    assert {told.partition(":")[0] for told in found.slow} == {"meter/flow", "pump/flow"}

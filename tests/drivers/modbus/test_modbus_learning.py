@@ -488,6 +488,13 @@ def test_what_is_learned_is_told_once(kit, caplog):
     assert sum("not read across 2 from now on" in text for text in told) == 1
 
 
+def test_what_is_left_out_of_a_part_is_told_with_its_name(kit, caplog):
+    plant = Plant(kit, [*registers(range(3)), *registers([9], part="pump")], holes=[1, 9])
+    with caplog.at_level("INFO"):
+        plant.play(lambda plant: plant.read_for(2))
+    assert "): holding:1, pump/holding:9" in caplog.text
+
+
 def test_two_devices_of_the_file_that_are_one_unit_learn_together(kit, run, peer, clock, metrics):
     peer.script = lambda asked: peer.obey(asked) if asked.count <= 30 else [peer.refusal(asked, 3)]
 

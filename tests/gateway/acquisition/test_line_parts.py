@@ -71,3 +71,26 @@ def test_the_group_of_a_part_can_be_hurried(play):
 
     bus, _ = play(keep, 9.9, (5.3, lambda: lines[0].line.hurry("pump", "flow")))
     assert [a for a in bus.asked if 1005.3 <= a.start < 1005.5], "it did not wait for its turn"
+
+
+def test_a_group_of_parts_that_rests_is_told_with_their_names(play, caplog):
+    def script(bus):
+        found = cabinet(bus)
+        other = ScanGroup.of(CABINET, [Tag(name="level", address="")], types=["float32"], every_s=1.0, plan=None)
+        bus.silent = lambda _device, group, now: group == "flow" and now >= 1005
+        found.line = Line(
+            "bus",
+            bus.driver(),
+            [(CABINET, [ScanGroup.of(CABINET, TAGS, types=["float32"] * 2, every_s=1.0, plan=None), other])],
+            sink=found.sent.append,
+            image=found.image,
+            on_state=found.states.append,
+            clock=bus.clock,
+            metrics=found.metrics,
+            dice=lambda: 1.0,
+        )
+        return found
+
+    with caplog.at_level("INFO"):
+        play(script, 60)
+    assert "does not answer for pump/flow, flow (timeout)" in caplog.text
