@@ -139,10 +139,11 @@ def _facts(config: Config) -> dict[str, Any]:
                 "name": device.name,
                 "driver": device.driver,
                 "url": device.url,
+                "part_of": device.part_of or None,
                 "tags": len(device.tags),
                 "groups": len(config.groups[device.name]),
-                "requests": requests(config.groups[device.name]),
-                "values_per_s": round(values_per_s(config.groups[device.name]), 3),
+                "requests": None if device.part_of else requests(config.groups[device.name]),
+                "values_per_s": round(sum(1 / tag.every_s for tag in device.tags), 3),
             }
             for device in config.devices
         ],
@@ -174,7 +175,8 @@ def _summary(config: Config, budgets: Iterable[Budget]) -> list[str]:
     for device in facts["devices"][:_SHOWN]:
         asked = "" if device["requests"] is None else f" in {_count(device['requests'], 'request')}"
         text = f"{_count(device['tags'], 'tag')}{asked}, {device['values_per_s']:g} values/s"
-        lines.append(f"  {device['name']}: {device['driver']} {device['url']}, {text}")
+        where = f"part of {device['part_of']}" if device["part_of"] else f"{device['driver']} {device['url']}"
+        lines.append(f"  {device['name']}: {where}, {text}")
     if (more := len(config.devices) - _SHOWN) > 0:
         lines.append(f"  … and {more} more")
     busy = [(b.port, b.said.busy) for b in budgets if b.said.busy is not None]

@@ -200,3 +200,17 @@ def test_a_list_that_cannot_be_written_is_a_failure(run, tmp_path):
     code, _, err = run(EXAMPLES / "boiler.yaml", "--export-csv", tmp_path / "no" / "tags.csv")
     assert code == 1
     assert "no such file or directory" in err
+
+
+def test_a_part_is_shown_with_the_values_that_are_its_own(run, tmp_path):
+    path = tmp_path / "gw.yaml"
+    path.write_text(
+        "gateway: g\nbroker:\ndevices:\n"
+        '  panel: {driver: modbus, url: "tcp://h", tags: {a: holding:1, b: holding:2}}\n'
+        "  fan: {part_of: panel, every: 2s, tags: {speed: holding:3}}\n"
+    )
+    code, out, _ = run(path)
+    assert code == 0
+    assert "gateway g: 2 devices on 1 line, 3 tags, 2.5 values/s" in out
+    assert "  panel: modbus tcp://h, 2 tags in 2 requests, 2 values/s" in out
+    assert "  fan: part of panel, 1 tag, 0.5 values/s" in out
