@@ -22,6 +22,8 @@ from gateway.acquisition.line import Line
 from gateway.acquisition.roster import DeviceHealth
 from gateway.clock import Clock, SystemClock
 from gateway.commands.audit import Audit
+from gateway.commands.ids import Ids
+from gateway.commands.keeping import Keeping
 from gateway.commands.mqtt import Inbox
 from gateway.commands.taking import Commands
 from gateway.commands.targets import Targets
@@ -104,7 +106,7 @@ class App:
         self._lessons = await self._stack.enter_async_context(Lessons(path, writing=writing, metrics=self.metrics))
         self.supervisor.start("lessons", self._lessons.run)
         self._stack.push_async_callback(self.supervisor.stop, "lessons", timeout_s=_LINE_STOP_S)
-        self._take_commands()
+        await self._take_commands(writing)
         await self._open_control()
         if file.broker is not None:
             await self._start_broker(file.broker, writing)
@@ -213,15 +215,22 @@ class App:
         else:
             await contained("reload", self.broker.reload)
 
-    def _take_commands(self) -> None:
+    async def _take_commands(self, writing: Executor) -> None:
         """Carry out writes to tags from now on, wherever they come from."""
         file = self._config
         targets = Targets(file.lines, file.groups, file.prefix)
+        ids = Ids()
+        if targets.lines:
+            keeping = Keeping(file.spool.path, writing=writing, clock=self.clock)
+            ids = (await self._stack.enter_async_context(keeping)).ids
+            self.supervisor.start("ids of commands", keeping.run)
+            self._stack.push_async_callback(self.supervisor.stop, "ids of commands", timeout_s=_LINE_STOP_S)
         self.commands = Commands(
             targets,
             lines=self._lines.get,
             states=self.image.states,
             audit=Audit(self.spool, self._tell, is_strict=file.commands.is_strict),
+            ids=ids,
             is_clock_right=lambda: self.spool.clock_worth != "unsynced",
             clock=self.clock,
             metrics=self.metrics,

@@ -133,7 +133,7 @@ class Lessons:
         parts = {line: orjson.Fragment(text) for line, text in self._documents.items()}
         document = orjson.dumps({"version": VERSION, "lines": parts})
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writing, _replace, self._folder, document)
+            await asyncio.get_running_loop().run_in_executor(self._writing, replace_file, self._folder, FILE, document)
         except OSError as error:
             if not self._is_failing:
                 log.warning("%s: cannot be written (%s)", self._folder / FILE, error.strerror or error)
@@ -190,16 +190,16 @@ def _put_aside(folder: Path, error: ValueError) -> None:
     log.warning("%s: of no use: %s; %s, and everything is learned anew", folder / FILE, error, where)
 
 
-def _replace(folder: Path, document: bytes) -> None:
-    """Put the file in place, whole or not at all. Raises OSError."""
-    draft = folder / f".{FILE}.new"
+def replace_file(folder: Path, name: str, document: bytes) -> None:
+    """Put a file in place, whole or not at all. Raises OSError."""
+    draft = folder / f".{name}.new"
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(document)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(folder / FILE)
+        draft.replace(folder / name)
     except OSError:
         draft.unlink(missing_ok=True)
         raise

@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
 async def _write(config: Config, request: dict[str, Any]) -> dict[str, Any]:
     """The same rules, on a line that is opened for this one command."""
     from gateway.clock import SystemClock
+    from gateway.commands.ids import Ids
     from gateway.commands.taking import Commands
     from gateway.commands.targets import Targets
     from gateway.driver import find
@@ -85,6 +86,7 @@ async def _write(config: Config, request: dict[str, Any]) -> dict[str, Any]:
         lines=lines.get,
         states={},
         audit=None,
+        ids=Ids(),
         is_clock_right=lambda: clock.state() == "synced",
         clock=clock,
         metrics=metrics,

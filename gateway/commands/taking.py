@@ -7,17 +7,17 @@ Commands to one device are carried out one after the other, in the order in whic
 The writes go before all polls that wait. A command whose turn does not come within 5 s is refused, one that is not
 through 10 s after it came is given up.
 
-An id that was seen is refused. The last 1024 of each source are remembered for as long as the gateway runs; sessions
-are never resumed, so no server sends again what an earlier run has seen. What is refused before anything was sent to
-the device may be sent again with the same id. What MQTT marks as sent again (DUP) and has no id is refused: nobody can
-know whether it was carried out.
+An id that was seen is refused, also where an earlier run has seen it (ids.py). What is refused before anything was sent
+to the device may be sent again with the same id. What MQTT marks as sent again (DUP) is refused where nobody can know
+whether it was carried out: without an id; or, while ids of an earlier run may be missing, where its `ts` does not show
+that it was made in this one. On uplinks sessions are never resumed, so no server sends anything again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from gateway.acquisition.unscaling import unscale
 from gateway.clock import Clock
 from gateway.commands.audit import Audit
+from gateway.commands.ids import Ids, Sender
 from gateway.commands.limits import holds, permitted
 from gateway.commands.request import RefusalError, Request, parse, show
 from gateway.commands.tally import Tally
@@ -42,7 +43,6 @@ PATIENCE_S = 5.0
 """So long it may wait for its turn: what is sent then has time enough for its answer."""
 
 MOST_WAITING = 64
-_IDS, _SOURCES = 1024, 64
 _AHEAD_MS = 60_000
 """A command from further in the future says that one of two clocks is wrong."""
 
@@ -103,7 +103,8 @@ class Commands:
     """Takes commands. `run` is the task that carries them out; without it they are refused.
 
     `lines` gives the line of a name while it runs, `states` the devices' states by name. `is_clock_right`: whether wall
-    time can be compared with a command's own. `audit`: None where there is no spool to keep one in.
+    time can be compared with a command's own. `ids`: those seen before. `audit`: None where there is no
+    spool to keep one in.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Commands:
         lines: Callable[[str], Line | None],
         states: Mapping[str, DeviceState],
         audit: Audit | None,
+        ids: Ids,
         is_clock_right: Callable[[], bool],
         clock: Clock,
         metrics: Metrics,
@@ -121,6 +123,7 @@ class Commands:
         self._lines = lines
         self._states = states
         self._audit = audit
+        self._ids = ids
         self._is_clock_right = is_clock_right
         self._clock = clock
         self._tally = Tally(clock=clock, metrics=metrics)
@@ -129,7 +132,6 @@ class Commands:
         self._busy: set[str] = set()
         self._waiting: dict[str, int] = dict.fromkeys(targets.lines, 0)
         self._written_at: dict[Target, float] = {}
-        self._seen: OrderedDict[tuple[str, str], OrderedDict[str | int, None]] = OrderedDict()
         metrics.gauge("commands_waiting", lambda: sum(self._waiting.values()))
 
     def __repr__(self) -> str:
@@ -201,7 +203,7 @@ class Commands:
         if self._waiting[target.line] >= MOST_WAITING:
             raise RefusalError("busy", f"not written: {MOST_WAITING} commands wait for {target.line} already")
         if request.id is not None:
-            self._remember(arrival, request.id)
+            self._ids.remember(_sender(arrival), request.id)
         return command
 
     def _refuse_repeated(self, arrival: Arrival, request: Request) -> None:
@@ -209,17 +211,22 @@ class Commands:
             if arrival.is_again:
                 text = "sent again without an id: nobody can know whether it was carried out. Give commands an id"
                 raise RefusalError("repeated", text)
-        elif request.id in self._seen.get(_key(arrival), ()):
+        elif self._ids.has(_sender(arrival), request.id):
             raise RefusalError("repeated", f"the id {show(request.id)} was there before. Each command needs its own")
+        elif arrival.is_again and self._may_be_older(request):
+            text = (
+                "sent again, and what was done before the gateway's last crash is not known. Give commands an id and ts"
+            )
+            raise RefusalError("repeated", text)
 
-    def _remember(self, arrival: Arrival, id: str | int) -> None:  # noqa: A002 - the command's own word
-        ids = self._seen.setdefault(_key(arrival), OrderedDict())
-        self._seen.move_to_end(_key(arrival))
-        if len(self._seen) > _SOURCES:
-            self._seen.popitem(last=False)
-        ids[id] = None
-        if len(ids) > _IDS:
-            ids.popitem(last=False)
+    def _may_be_older(self, request: Request) -> bool:
+        """Whether an earlier run may have seen a command whose id is not known."""
+        now, wall_ms = self._clock.monotonic(), self._clock.wall_ms()
+        if not self._ids.has_doubts(now):
+            return False
+        if request.made_ms is None or not self._is_clock_right() or request.made_ms > wall_ms + _AHEAD_MS:
+            return True
+        return request.made_ms <= wall_ms - (now - self._ids.started_at) * 1000 + _AHEAD_MS
 
     def _expiry(self, arrival: Arrival, request: Request, target: Target, now: float) -> float | None:
         """When the command is too old, as its payload, its tag and MQTT have it; the soonest counts."""
@@ -354,7 +361,7 @@ class Commands:
         self._waiting[target.line] -= 1
         document = _document(request, error, value)
         if not command.is_sent and request.id is not None:
-            self._seen.get(_key(arrival), OrderedDict()).pop(request.id, None)
+            self._ids.forget(_sender(arrival), request.id)
         if command.intent is not None and self._audit is not None:
             result = {"found" if key == "value" else key: value for key, value in document.items()}
             self._audit.outcome(command.intent, _facts(command) | result)
@@ -366,7 +373,7 @@ class Commands:
         arrival.answer(document)
 
 
-def _key(arrival: Arrival) -> tuple[str, str]:
+def _sender(arrival: Arrival) -> Sender:
     """Whose ids are told apart: on the broker those of users, and of clients where nobody says who they are."""
     who = arrival.who
     return (arrival.source, who.get("user") or who.get("client", ""))

@@ -257,6 +257,6 @@ def test_a_crash_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path, less
                 patch.setattr(room.os, name, cut(name, getattr(os, name)))
             patch.setattr(room.Path, "replace", cut("replace", room.Path.replace))
             with contextlib.suppress(EndOfProcessError):
-                room._replace(tmp_path, b'{"version":1,"lines":{"a":{"new":%d}}}' % at)
+                room.replace_file(tmp_path, FILE, b'{"version":1,"lines":{"a":{"new":%d}}}' % at)
         assert stored(tmp_path)["lines"]["a"] in ({"old": 1}, *[{"new": k} for k in range(at + 1)])
     assert calls[:5] == ["open", "fsync", "replace", "open", "fsync"]

@@ -289,6 +289,37 @@ def test_the_acl_of_the_embedded_broker_says_who_may_write(libmodbus, operator, 
     assert [(a["phase"], a["user"], a["value"]) for a in audit] == [("intent", "op", 6), ("outcome", "op", 6)]
 
 
+def send_by_hand(port, payload, *, again):
+    """A PUBLISH of QoS 1; `again`: as a client sends it whose PUBACK was lost, with DUP and the same packet id."""
+    topic = f"{BASE}/level/set".encode()
+    body = len(topic).to_bytes(2) + topic + b"\0\1" + payload.encode()
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall(b"\x10\x0f\0\4MQTT\4\2\0\x3c\0\3hmi")
+        assert client.recv(4) == b" \2\0\0"
+        client.sendall(bytes([0x3A if again else 0x32, len(body)]) + body)
+        assert client.recv(4) == b"@\2\0\1"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_what_is_sent_again_after_a_restart_is_not_written_again(libmodbus, operator, run_gateway, free_port, end):
+    server, port = libmodbus(), free_port()
+    broker = {"listen": f"mqtt://127.0.0.1:{port}"}
+    gateway = run_gateway(server.port, TAGS, uplink=False, broker=broker)
+    hmi = operator(port)
+    send_by_hand(port, '{"value":5,"id":"a"}', again=False)
+    hmi.await_count(f"{BASE}/level/set/reply", 1)
+    assert hmi.reply("level", "6")["ok"]
+    hmi.close()
+    gateway.process.send_signal(end)
+    gateway.process.wait(20)
+    gateway = run_gateway(server.port, TAGS, uplink=False, broker=broker)
+    hmi = operator(port)
+    send_by_hand(port, '{"value":5,"id":"a"}', again=True)
+    (answer,) = hmi.await_count(f"{BASE}/level/set/reply", 1)
+    assert answer["code"] == "repeated"
+    assert server.get("holding", 10) == [6]
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 

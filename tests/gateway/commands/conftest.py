@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.commands.audit import Audit
+from gateway.commands.ids import Ids
 from gateway.commands.taking import Arrival, Commands
 from gateway.commands.targets import Targets
 from gateway.driver import LineKey
@@ -122,7 +123,9 @@ class FakeStore:
 class Desk:
     """Commands with everything around them."""
 
-    def __init__(self, clock: Any, devices: tuple[Device, ...], *, strict: bool = False) -> None:
+    def __init__(
+        self, clock: Any, devices: tuple[Device, ...], *, strict: bool = False, ids: Ids | None = None
+    ) -> None:
         self.clock = clock
         self.plant = FakePlant()
         self.store = FakeStore()
@@ -142,6 +145,7 @@ class Desk:
             lines={LINE: self.plant}.get,
             states=self.states,
             audit=Audit(self.store, self.told.append, is_strict=strict),
+            ids=ids or Ids(),
             is_clock_right=lambda: self.is_clock_right,
             clock=clock,
             metrics=self.metrics,

@@ -407,24 +407,6 @@ def test_what_was_refused_before_it_was_sent_may_come_again_with_its_id(play):
     assert (code, second["ok"]) == ("offline", True)
 
 
-def test_the_memory_of_ids_is_bounded(play, monkeypatch):
-    monkeypatch.setattr("gateway.commands.taking._IDS", 3)
-    monkeypatch.setattr("gateway.commands.taking._SOURCES", 4)
-
-    async def story(desk):
-        for number in range(10):
-            await desk.reply("pump", f'{{"value":1,"id":{number}}}')
-            await desk.reply("pump", '{"value":1,"id":1}', source=f"uplink {number}", who={})
-        assert len(desk.commands._seen) == 4
-        assert max(map(len, desk.commands._seen.values())) == 3
-        return [
-            (await desk.reply("pump", f'{{"value":1,"id":{number}}}', source="uplink 9", who={})).get("code")
-            for number in (1, 2)
-        ]
-
-    assert play(story) == ["repeated", None]
-
-
 # --- the record -------------------------------------------------------------------------------------------------------
 
 
