@@ -56,6 +56,10 @@ class Door:
         """Whether anybody would get a message on this topic now. Cheap: ask before encoding one that isn't retained."""
         return self._routes.find(topic).is_wanted
 
+    def may_publish(self, who: Identity, topic: str) -> bool:
+        """Whether a client may publish there itself."""
+        return self._access.may_publish(who, topic)
+
     def may_read(self, who: Identity, topic: str) -> bool:
         """Whether a client may hear what is published there."""
         return self._access.may_read(who, topic)

@@ -2,7 +2,9 @@
 
 The reply goes to `{prefix}/{device}/{tag}/set/reply`, or where an MQTT 5 request names a response topic there, with the
 request's correlation data [MQTT 5.0, 4.10]. It is the gateway that publishes it: a response topic below its own prefix,
-or one that takes commands, is refused, or anybody could have values published and tags written in its name.
+or one that takes commands, is refused, or anybody could have values published and tags written in its name. On the
+embedded broker the sender must be allowed to publish there, and to read it, for the gateway is allowed everything. On
+an uplink we know neither the sender nor the rules: there the server holds us to those of the gateway's own account.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from gateway.uplinks.payload_json import plain, to_json
 from gateway.uplinks.topics import check_topic
 
 if TYPE_CHECKING:  # a file without a broker does not pay for one
+    from gateway.broker.client import Identity
     from gateway.broker.door import Door
     from gateway.broker.message import Message as Heard
 
@@ -50,9 +53,9 @@ class Inbox:
         return f"<Inbox of {self._targets!r}>"
 
     def take(
-        self, incoming: Incoming, publish: Publish, *, source: str, who: Mapping[str, str], may_answer: bool = True
+        self, incoming: Incoming, publish: Publish, *, source: str, who: Mapping[str, str], forbidden: str = ""
     ) -> None:
-        """One message. `who` sent it, as far as that is known; `may_answer`: whether they may hear its response topic.
+        """One message. `who` sent it, as far as that is known; `forbidden`: why they may not have its response topic.
 
         Never waits, never raises.
         """
@@ -61,7 +64,8 @@ class Inbox:
             self._strangers.value += 1  # with a prefix that several gateways share, it is another one's
             return
         topic = incoming.response_topic
-        wrong = self._wrong_response(topic) if may_answer else "may not be read by who sent it"
+        is_usual = topic == incoming.topic + _REPLY
+        wrong = self._wrong_response(topic) or ("" if is_usual else forbidden)
         is_named = bool(topic) and not wrong
         reply_topic = topic if is_named else incoming.topic + _REPLY
         data = incoming.correlation_data
@@ -111,7 +115,7 @@ class Inbox:
                 publish,
                 source="broker",
                 who={key: text[:_LONGEST_NAME] for key, text in who.items() if text},
-                may_answer=door.may_read(client, response),
+                forbidden=_forbidden(door, client, response),
             )
 
         def publish(message: Message, data: bytes | None) -> None:
@@ -132,3 +136,10 @@ class Inbox:
         if topic.startswith(f"{self._prefix}/") and not topic.endswith("/set/reply"):
             return "is the gateway's own"
         return ""
+
+
+def _forbidden(door: Door, client: Identity, topic: str) -> str:
+    """Why a client may not have something published for itself on a topic; empty when it may."""
+    if not door.may_read(client, topic):
+        return "may not be read by who sent it"
+    return "" if door.may_publish(client, topic) else "may not be written by who sent it"

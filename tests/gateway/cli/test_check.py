@@ -69,7 +69,7 @@ def test_json_tells_the_facts_of_a_clean_file(run):
     document = orjson.loads(out)
     assert code == 0
     assert (document["ok"], document["mistakes"], document["gateway"]) == (True, [], "building4")
-    assert (document["lines"], document["part_of":None, "tags"], len(document["devices"])) == (3, 20, 5)
+    assert (document["lines"], document["tags"], len(document["devices"])) == (3, 20, 5)
     assert document["devices"][0] == {
         "name": "kitchen", "driver": "modbus", "url": "tcp://10.0.4.10:502", "part_of": None, "tags": 4,
         "groups": 2, "requests": 3, "values_per_s": 0.617,

@@ -60,8 +60,8 @@ def test_one_profile_as_json_holds_everything(run):
     assert document["name"] == "huawei/sun2000"
     assert document["identify"]["values"] == ["SUN2000.*"]
     assert document["connect_delay"] == "2s"
-    assert document["tags"]["power/total"]["source"].startswith("evcc:")
-    assert set(document["sources"]) == {"lib", "evcc"}
+    assert document["tags"]["power/total"]["source"].startswith("lib:")
+    assert set(document["sources"]) == {"lib"}
 
 
 def test_the_list_is_short_where_one_profile_has_the_name_of_a_maker(run):

@@ -207,6 +207,42 @@ def test_nobody_has_the_gateway_publish_where_it_should_not(run_house, topic, sa
     assert log == []
 
 
+ROLES = f"""
+user op
+topic write {SET}
+topic read #
+topic write answers/op
+topic write blind/op
+topic deny blind/#
+"""
+
+
+@pytest.mark.parametrize(
+    ("topic", "said"),
+    [
+        ("answers/op", None),
+        (REPLY, None),
+        ("alarms/siren", "may not be written by who sent it"),
+        ("headgate/g/boiler/level/set/reply", "may not be written by who sent it"),
+        ("blind/op", "may not be read by who sent it"),
+    ],
+)
+def test_the_gateway_publishes_for_nobody_what_they_may_not_publish_themselves(run_house, topic, said):
+    async def story(house):
+        client = await house.client(user="op")
+        await client.subscribe("answers/op", REPLY, "alarms/siren", "headgate/g/boiler/level/set/reply")
+        await client.publish(SET, "on", properties={"response_topic": topic})
+        where, answer, _ = await client.reply()
+        return where, answer, house.desk.plant.writes()
+
+    where, answer, writes = run_house(story, acl=ROLES)
+    if said is None:
+        assert (where, answer["ok"], writes) == (topic, True, [("pump", True)])
+    else:
+        assert (where, answer["code"], writes) == (REPLY, "invalid", [])
+        assert answer["error"] == f"not written: its response topic {said}"
+
+
 def test_the_reply_topic_of_another_command_may_be_named(run_house):
     async def story(house):
         client = await house.client()
