@@ -24,8 +24,8 @@ class Store(Protocol):
     def audit(self, name: str, fields: Mapping[str, Any], *, urgent: bool) -> Record:
         """Append an entry; `urgent` has it written at once."""
 
-    async def durable(self) -> None:
-        """Return when all that was appended is on the medium, or acknowledged by all who hold."""
+    async def kept(self, seq: int) -> bool:
+        """Whether the entry just appended is on the medium or acknowledged by all who hold, once that is known."""
 
 
 class Audit:
@@ -40,14 +40,17 @@ class Audit:
         """Note what is about to be done; gives the entry's number."""
         return self._note({"phase": "intent", **fields}, urgent=True)
 
-    async def kept(self, left_s: float) -> None:
-        """Where strict: wait at most so long until the intent cannot be lost any more. Raises RefusalError."""
+    async def kept(self, intent: int, left_s: float) -> None:
+        """Where strict: wait at most so long until that intent cannot be lost any more. Raises RefusalError."""
         if not self._is_strict:
             return
         try:
-            await asyncio.wait_for(self._store.durable(), left_s)
+            is_kept = await asyncio.wait_for(self._store.kept(intent), left_s)
         except TimeoutError:
             raise RefusalError("audit", "not written: the disk did not take the audit entry in time") from None
+        if not is_kept:
+            text = "not written: the audit entry is not kept: the spool is full, or no uplink holds what is in it"
+            raise RefusalError("audit", text)
 
     def outcome(self, intent: int, fields: Mapping[str, Any]) -> None:
         """Note what came of it."""

@@ -294,7 +294,7 @@ class Commands:
             raise RefusalError("range", f"not written: {error}") from None
         if self._audit is not None:
             command.intent = self._audit.intent(_facts(command))
-            await self._audit.kept(command.came_at + PATIENCE_S - self._clock.monotonic())
+            await self._audit.kept(command.intent, command.came_at + PATIENCE_S - self._clock.monotonic())
             line = self._check_now(command, self._clock.monotonic())
         try:
             async with asyncio.timeout(command.give_up_at - self._clock.monotonic()):

@@ -40,6 +40,7 @@ from gateway.spool.status import QueueStatus, describe
 from gateway.spool.store import Store
 from gateway.spool.timekeeper import Timekeeper
 from gateway.spool.timeline import STEP_MS
+from gateway.spool.waiters import Waiters, resolve
 from gateway.spool.window import Window, extent, footprint
 
 log = logging.getLogger("headgate.spool")
@@ -89,7 +90,7 @@ class Queue:
         self._waiting: list[Callable[[], object]] = []
         self._arrivals: set[asyncio.Future[None]] = set()
         self._yielding: set[str] = set()
-        self._durables: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters = Waiters()
         self._drops = Drops(metrics, record_class, clock.monotonic)
         self._scrubber = Scrubber(
             store.scrub,
@@ -215,9 +216,13 @@ class Queue:
         untouched = max(committer.durable, committer.in_flight)
         if self._limits.full == "drop_newest":
             self._shed_at = target
-            self._drops.note(window.refuse(untouched, self.epoch))
+            self._gave_way(window.refuse(untouched, self.epoch))
         elif (gap := window.drop(untouched, target, self.epoch)) is not None:
-            self._drops.note(gap)
+            self._gave_way(gap)
+
+    def _gave_way(self, gap: Gap) -> None:
+        self._drops.note(gap)
+        self._waiters.lost(gap.first_seq, gap.last_seq)
 
     async def durable(self) -> None:
         """Return when all appended so far is on the medium, or acknowledged by all who hold.
@@ -225,10 +230,16 @@ class Queue:
         Has it written at once. While the disk fails this takes as long as that lasts.
         """
         if self._committer.durable < (seq := self._window.head):
-            future = asyncio.get_running_loop().create_future()
-            self._durables.append((seq, future))
             self.urge()
-            await future
+            await self._waiters.add(seq, is_own=False)
+
+    async def kept(self, seq: int) -> bool:
+        """Whether the record just appended is safe, as `durable` has it, itself and not a gap in its place."""
+        record = self._window.record_after(seq - 1)
+        if not self._cursors.is_held or record is None or record.seq != seq or record.gap is not None:
+            return False
+        self.urge()
+        return await self._waiters.add(seq, is_own=True)
 
     def urge(self) -> None:
         """Have all that was appended so far written at once."""
@@ -320,7 +331,7 @@ class Queue:
                 arrival = asyncio.get_running_loop().create_future()
                 self._arrivals.add(arrival)
                 arrival.add_done_callback(self._arrivals.discard)
-                self.notify(partial(_resolve, arrival))
+                self.notify(partial(resolve, arrival))
                 await arrival
         return found
 
@@ -367,12 +378,8 @@ class Queue:
         if self._window.bytes > self._stock_bytes and self._cursors.acked > self._cursors.floor:
             # A backlog lane far behind must not keep in memory what the live lane is done with.
             self._window.shrink(self._committer.durable, self._stock_bytes)
-        if self._durables:
-            durable = self._committer.durable
-            for seq, future in self._durables:
-                if seq <= durable and not future.done():
-                    future.set_result(None)
-            self._durables = [waiting for waiting in self._durables if waiting[0] > durable]
+        if self._waiters.waiting:
+            self._waiters.settle(self._committer.durable)
 
     # --- what the committer reports -------------------------------------------------------------------------------
 
@@ -423,7 +430,7 @@ class Queue:
     def on_too_large(self, records: Sequence[Record]) -> None:
         """On the disk, gaps stand in the place of these."""
         for record in records:
-            self._drops.note(Gap(record.seq, record.seq, record.time, record.time, 1, "too large"))
+            self._gave_way(Gap(record.seq, record.seq, record.time, record.time, 1, "too large"))
 
     def _on_damage(self, gap: Gap) -> None:
         """The scrub found records that are lost: to whom that matters."""
@@ -464,14 +471,10 @@ class Queue:
         """Write the cursors and what is not acknowledged; let go of the folder. Who still waits is cancelled."""
         await self._scrubber.close()
         await self._committer.close()
-        for waiting in (*self._arrivals, *(future for _, future in self._durables)):
+        self._waiters.cancel()
+        for waiting in self._arrivals:
             waiting.cancel()
         self._timekeeper.followers.remove(self._on_clock)
         if not self._timekeeper.followers:
             self._timekeeper.stop()
         self._store.release()
-
-
-def _resolve(arrival: asyncio.Future[None]) -> None:
-    if not arrival.done():
-        arrival.set_result(None)

@@ -129,6 +129,10 @@ class Spool:
             queue.urge()
         return Record(seq, queue.epoch, None, "audit", note)
 
+    async def kept(self, seq: int) -> bool:
+        """Whether the audit's entry of that number, just appended, is on the medium or acknowledged by all who hold."""
+        return await (self.queues.get("event") or self.queues["data"]).kept(seq)
+
     # --- the clock ------------------------------------------------------------------------------------------------
 
     @property

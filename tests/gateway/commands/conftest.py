@@ -102,12 +102,12 @@ class FakePlant:
 
 
 class FakeStore:
-    """A spool's audit. `is_slow`: nothing ever becomes durable."""
+    """A spool's audit. `is_slow`: nothing ever becomes durable. `is_full`: entries give way."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
         self.urgent: list[int] = []
-        self.is_slow = False
+        self.is_slow = self.is_full = False
 
     def audit(self, name: str, fields: Any, *, urgent: bool) -> Record:
         self.entries.append(dict(fields))
@@ -116,8 +116,10 @@ class FakeStore:
             self.urgent.append(seq)
         return Record(seq, "e", None, "audit", Note(0, name, fields))
 
-    async def durable(self) -> None:
+    async def kept(self, seq: int) -> bool:
+        assert seq == len(self.entries)
         await asyncio.sleep(1e9 if self.is_slow else 0.005)
+        return not self.is_full
 
 
 class Desk:

@@ -452,6 +452,16 @@ def test_a_strict_audit_that_cannot_be_kept_lets_nothing_through(play):
     assert [(e["phase"], e.get("code")) for e in entries] == [("intent", None), ("outcome", "audit")]
 
 
+def test_a_strict_audit_whose_intent_gave_way_lets_nothing_through(play):
+    async def story(desk):
+        desk.store.is_full = True
+        return await desk.reply("pump", "1"), desk.plant.log
+
+    answer, log = play(story, strict=True)
+    assert (answer["code"], log) == ("audit", [])
+    assert answer["error"].startswith("not written: the audit entry is not kept: the spool is full")
+
+
 def test_a_normal_audit_holds_nothing_up(play):
     async def story(desk):
         desk.store.is_slow = True
