@@ -37,6 +37,14 @@ from gateway.model import Device, Tag, Value
 Fetch: TypeAlias = Callable[[DeviceOptions, Sequence[Request], IsWanted | None], Awaitable[Exchange]]
 """Ask a unit, before whatever waits, as long as that is wanted. Raises LineError."""
 
+_UNDONE = frozenset({"exception:1", "exception:2", "exception:3", "exception:6", "exception:10"})
+"""What a unit says before it performs a write [V1.1b3 7 and the state diagrams of 6]: it said no, and nothing was done.
+
+1, 2 and 3 are found when the request is looked at; 6 asks to send it again later; 10 is said by a gateway that found no
+path. All others may come while or after it is performed: 4 by its sentence, 5 means that it goes on, 8 is a fault of
+memory, 11 comes from a gateway that did send it; what a maker's own ones mean only the maker knows.
+"""
+
 _UNKNOWN = "it cannot be known whether the write was done"
 _READ_ONLY = {
     addresses.INPUT: "input registers are only read",
@@ -194,10 +202,10 @@ class Writer:
         text = f"{what}: {answer.text}"
         if answer.cause == "exception:1" and request.function == MASK_WRITE:
             text += ". Devices that refuse it take bit_write: read_first"
-        if answer.cause == "exception:10":
-            raise DeviceError(f"{text}: nothing was written", cause=answer.cause)
-        if answer.act == "unit" or answer.cause == "exception:5":
+        if answer.cause not in _UNDONE:
             raise DeviceError(f"{text}: {_UNKNOWN}", cause=answer.cause)
+        if answer.cause == "exception:10":
+            text += ": nothing was written"
         raise TagError(text, cause=answer.cause)
 
     async def read(self, device: Device, tag: Tag, options: DeviceOptions) -> Value:

@@ -295,12 +295,13 @@ def test_the_largest_values_are_written_in_one_request(write, make, plc):
         ),
         (2, TagError, r"exception 2 \(Illegal Data Address: The data address"),
         (3, TagError, r"exception 3 \(Illegal Data Value: A value contained"),
-        (4, TagError, r"exception 4 \(Server Device Failure"),
+        (4, DeviceError, r"exception 4 \(Server Device Failure.*: it cannot be known whether the write was done"),
         (5, DeviceError, "The server has accepted the request .* it cannot be known whether the write was done"),
         (6, TagError, r"exception 6 \(Server Device Busy"),
-        (10, DeviceError, "Gateway Path Unavailable.*: nothing was written"),
+        (8, DeviceError, "Memory Parity Error.*: it cannot be known whether the write was done"),
+        (10, TagError, "Gateway Path Unavailable.*: nothing was written"),
         (11, DeviceError, "Gateway Target.*: it cannot be known whether the write was done"),
-        (77, TagError, "exception 77, which is the maker's own"),
+        (77, DeviceError, "exception 77, which is the maker's own: it cannot be known whether the write was done"),
     ],
 )
 def test_an_exception_says_whether_the_tag_or_the_device_is_to_blame(session, make, plc, count, code, kind, text):
