@@ -12,7 +12,7 @@ of running time nobody can say of an id that it is new.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -26,6 +26,9 @@ _IDS, _SENDERS = 1024, 64
 
 Sender: TypeAlias = tuple[str, str]
 """By which way, and who."""
+
+Key: TypeAlias = str | int | Sequence[Any]
+"""An id, or an id with what else must be equal."""
 
 
 class Ids:
@@ -66,26 +69,26 @@ class Ids:
         """Whether an id that is not known may have been seen by an earlier run."""
         return now < self._doubts_until
 
-    def has(self, sender: Sender, id: str | int) -> bool:  # noqa: A002 - the command's own word
+    def has(self, sender: Sender, key: Key) -> bool:
         """Whether the id is known."""
-        return _hash(id) in self._seen.get(sender, ())
+        return _hash(key) in self._seen.get(sender, ())
 
-    def remember(self, sender: Sender, id: str | int) -> None:  # noqa: A002 - likewise
+    def remember(self, sender: Sender, key: Key) -> None:
         """It was seen."""
         hashes = self._seen.setdefault(sender, OrderedDict())
         self._seen.move_to_end(sender)
         if len(self._seen) > _SENDERS:
             self._seen.popitem(last=False)
-        hashes[_hash(id)] = None
+        hashes[_hash(key)] = None
         if len(hashes) > _IDS:
             hashes.popitem(last=False)
         self.changes += 1
 
-    def forget(self, sender: Sender, id: str | int) -> None:  # noqa: A002 - likewise
+    def forget(self, sender: Sender, key: Key) -> None:
         """It may come again: nothing was done."""
-        self._seen.get(sender, OrderedDict()).pop(_hash(id), None)
+        self._seen.get(sender, OrderedDict()).pop(_hash(key), None)
         self.changes += 1
 
 
-def _hash(id: str | int) -> str:  # noqa: A002 - likewise
-    return blake2b(orjson.dumps(id), digest_size=8).hexdigest()
+def _hash(key: Key) -> str:
+    return blake2b(orjson.dumps(key), digest_size=8).hexdigest()

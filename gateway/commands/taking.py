@@ -7,7 +7,9 @@ Commands to one device are carried out one after the other, in the order in whic
 The writes go before all polls that wait. A command whose turn does not come within 5 s is refused, one that is not
 through 10 s after it came is given up.
 
-An id that was seen is refused, also where an earlier run has seen it (ids.py). What is refused before anything was sent
+An id that was seen is refused, also where an earlier run has seen it (ids.py); each sender has its own. A long id,
+which no two senders come upon by chance, is refused from everybody where tag and value are the same: two uplinks may lead
+to one server, which the gateway cannot tell, and each brings the command. What is refused before anything was sent
 to the device may be sent again with the same id. What MQTT marks as sent again (DUP) is refused where nobody can know
 whether it was carried out: without an id; or, while ids of an earlier run may be missing, where its `ts` does not show
 that it was made in this one. On uplinks sessions are never resumed, so no server sends anything again.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,7 +28,7 @@ from typing import Any, Protocol
 from gateway.acquisition.unscaling import unscale
 from gateway.clock import Clock
 from gateway.commands.audit import Audit
-from gateway.commands.ids import Ids, Sender
+from gateway.commands.ids import Ids, Key, Sender
 from gateway.commands.limits import holds, permitted
 from gateway.commands.request import RefusalError, Request, parse, show
 from gateway.commands.tally import Tally
@@ -43,6 +45,7 @@ PATIENCE_S = 5.0
 """So long it may wait for its turn: what is sent then has time enough for its answer."""
 
 MOST_WAITING = 64
+_UNIQUE = 16
 _AHEAD_MS = 60_000
 """A command from further in the future says that one of two clocks is wrong."""
 
@@ -203,7 +206,8 @@ class Commands:
         if self._waiting[target.line] >= MOST_WAITING:
             raise RefusalError("busy", f"not written: {MOST_WAITING} commands wait for {target.line} already")
         if request.id is not None:
-            self._ids.remember(_sender(arrival), request.id)
+            for sender, key in _marks(arrival, request.id, request.value):
+                self._ids.remember(sender, key)
         return command
 
     def _refuse_repeated(self, arrival: Arrival, request: Request) -> None:
@@ -211,7 +215,7 @@ class Commands:
             if arrival.is_again:
                 text = "sent again without an id: nobody can know whether it was carried out. Give commands an id"
                 raise RefusalError("repeated", text)
-        elif self._ids.has(_sender(arrival), request.id):
+        elif any(self._ids.has(*mark) for mark in _marks(arrival, request.id, request.value)):
             raise RefusalError("repeated", f"the id {show(request.id)} was there before. Each command needs its own")
         elif arrival.is_again and self._may_be_older(request):
             text = (
@@ -361,7 +365,8 @@ class Commands:
         self._waiting[target.line] -= 1
         document = _document(request, error, value)
         if not command.is_sent and request.id is not None:
-            self._ids.forget(_sender(arrival), request.id)
+            for sender, key in _marks(arrival, request.id, request.value):
+                self._ids.forget(sender, key)
         if command.intent is not None and self._audit is not None:
             result = {"found" if key == "value" else key: value for key, value in document.items()}
             self._audit.outcome(command.intent, _facts(command) | result)
@@ -373,10 +378,15 @@ class Commands:
         arrival.answer(document)
 
 
-def _sender(arrival: Arrival) -> Sender:
-    """Whose ids are told apart: on the broker those of users, and of clients where nobody says who they are."""
+def _marks(arrival: Arrival, id: str | int, value: Any) -> Iterator[tuple[Sender, Key]]:  # noqa: A002 - its own word
+    """By what a command is known again: its id and its sender, and if the id is long, that with all that it says.
+
+    On the broker ids of users are told apart, and of clients where nobody says who they are.
+    """
     who = arrival.who
-    return (arrival.source, who.get("user") or who.get("client", ""))
+    yield (arrival.source, who.get("user") or who.get("client", "")), id
+    if isinstance(id, str) and len(id) >= _UNIQUE:
+        yield ("", ""), (id, arrival.device, arrival.tag, value)
 
 
 def _interrupted(command: _Command) -> RefusalError:

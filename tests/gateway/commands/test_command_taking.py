@@ -386,6 +386,28 @@ def test_a_known_id_of_a_source_is_refused_whatever_it_says(play):
     assert writes == [("pump", True), ("level", 2), ("level", 3), ("level", 4)]
 
 
+LONG = '{"value":%s,"id":"6f1c9c3e-5b0e-4f0a"}'
+
+
+def test_one_command_that_comes_by_two_ways_is_written_once(play):
+    async def story(desk):
+        desk.plant.is_connected = False
+        failed = await desk.reply("level", LONG % 1, source="uplink a", who={})
+        desk.plant.is_connected = True
+        first = await desk.reply("level", LONG % 1, source="uplink a", who={})
+        second = await desk.reply("level", LONG % 1, source="uplink b", who={})
+        value = await desk.reply("level", LONG % 2, source="uplink c", who={})
+        tag = await desk.reply("raw", LONG % 1, source="uplink d", who={})
+        short = await desk.reply("level", '{"value":1,"id":"123456789012345"}', source="uplink a", who={})
+        other = await desk.reply("level", '{"value":1,"id":"123456789012345"}', source="uplink b", who={})
+        answers = (failed, first, second, value, tag, short, other)
+        return [a.get("code") for a in answers], desk.plant.writes()
+
+    codes, writes = play(story)
+    assert codes == ["offline", None, "repeated", None, "not_writable", None, None]
+    assert writes == [("level", 1), ("level", 2), ("level", 1), ("level", 1)]
+
+
 def test_an_id_is_known_while_its_command_still_waits(play):
     async def story(desk):
         desk.send("pump", '{"value":1,"id":"a"}')
