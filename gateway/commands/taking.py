@@ -8,8 +8,8 @@ The writes go before all polls that wait. A command whose turn does not come wit
 through 10 s after it came is given up.
 
 An id that was seen is refused, also where an earlier run has seen it (ids.py); each sender has its own. A long id,
-which no two senders come upon by chance, is refused from everybody where tag and value are the same: two uplinks may lead
-to one server, which the gateway cannot tell, and each brings the command. What is refused before anything was sent
+which no two senders come upon by chance, is refused from everybody where tag and value are the same: two uplinks may
+lead to one server, which the gateway cannot tell, and each brings the command. What is refused before anything was sent
 to the device may be sent again with the same id. What MQTT marks as sent again (DUP) is refused where nobody can know
 whether it was carried out: without an id; or, while ids of an earlier run may be missing, where its `ts` does not show
 that it was made in this one. On uplinks sessions are never resumed, so no server sends anything again.
