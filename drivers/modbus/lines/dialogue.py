@@ -251,14 +251,13 @@ class Dialogue:
         self._note_life()
         self._learn_echo(question)
         is_repeated = unit.believe(request, pdu, now)
+        clear_at = now + question.moment_s
         if question.suspect is not None and pdu != question.suspect and question.held_copy:
-            unit.expect_surplus(
-                request, now + unit.window_s, is_soon=False
-            )  # a copy came, and the answer itself is late
+            unit.expect_surplus(request, now + unit.window_s)  # a copy came, and the answer itself is late
         elif question.asked > 1:
-            unit.expect_surplus(request, now + question.moment_s, is_soon=True)
-        elif is_repeated:
-            unit.expect_surplus(request, question.left_at + question.moment_s, is_soon=True)
+            unit.expect_surplus(request, clear_at, clear_at=clear_at)
+        elif is_repeated and (until := question.left_at + question.moment_s) > now:
+            unit.expect_surplus(request, until, clear_at=clear_at)
         self._finish(question, request.values_of(pdu), now)
 
     def _learn_echo(self, question: _Question) -> None:

@@ -147,12 +147,14 @@ class Unit:
             self._changing.discard(oldest)
         return is_copy
 
-    def expect_surplus(self, request: Request, until: float, *, is_soon: bool) -> None:
-        """One answer more to that request may come: requests of its shape that are sent until then may meet it."""
+    def expect_surplus(self, request: Request, until: float, *, clear_at: float = 0.0) -> None:
+        """One answer more to that request may come: requests of its shape that are sent until then may meet it.
+
+        `clear_at`: when it will most probably have come, where that is soon.
+        """
         shape = request.function, request.size
         self._surplus_until[shape] = max(until, self._surplus_until.get(shape, 0.0))
-        if is_soon:
-            self._clear_at[shape] = until
+        self._clear_at[shape] = clear_at
 
     def clear_at(self, request: Request) -> float:
         """When to send a request whose answer will probably be another one than the last; in the past for others."""
