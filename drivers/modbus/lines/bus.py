@@ -16,7 +16,8 @@ doubt.py knows. A wrong value therefore needs one of these:
   The true answer, where the registers have changed and it comes later than a moment (four usual turnarounds of the
   unit, at least 50 ms) after its request, passes for that to the next request of the same function and byte count.
 - Noise looks like the beginning of an answer (unit, function, byte count), so that the request is sent again, and the
-  second of its two true answers comes later than such a moment after the first, to a request of that function and count.
+  second of its two true answers comes later than such a moment after the first, while a request of that function and
+  byte count is out.
 - Another master asks the same unit at the same time, and its request cannot be heard here.
 - In ASCII, whose checksum has 8 bits: two or more characters of an answer are damaged, one time in 256.
 
