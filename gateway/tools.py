@@ -21,6 +21,8 @@ from gateway.driver import Driver, Patch, Peeks, Records
 from gateway.errors import HeadgateError
 
 _MOST_REQUESTS = 2000
+_LONGEST_PATIENCE_S = 60.0
+"""As long as any device's timeout may be: others on its line wait for it."""
 _MOST_KEPT = 4 * 2**20
 """Characters of a recording that wait to be fetched."""
 _FORSAKEN_S = 15.0
@@ -43,12 +45,15 @@ class Tools:
 
     async def _discover(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         patience = request.get("patience_s")
-        with self._peeks(request) as driver:
-            finding = await driver.discover(
-                _number(request, "unit"),
-                patience_s=float(patience) if isinstance(patience, int | float) else None,
-                thorough=request.get("thorough") is True,
-            )
+        try:
+            with self._peeks(request) as driver:
+                finding = await driver.discover(
+                    _number(request, "unit"),
+                    patience_s=min(float(patience), _LONGEST_PATIENCE_S) if isinstance(patience, int | float) else None,
+                    thorough=request.get("thorough") is True,
+                )
+        except ValueError as error:
+            raise HeadgateError(str(error)) from error
         return {"finding": None if finding is None else asdict(finding)}
 
     async def _peek(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -94,6 +94,8 @@ class Own:
         """Whether that unit is there. A connection that the driver gave up for lack of answers is opened anew."""
         try:
             found: Finding | None = await self.live.discover(unit, patience_s=patience_s, thorough=thorough)
+        except ValueError as error:
+            raise wrong(str(error)) from None
         except LineError as error:
             self.reopened += 1
             if error.cause != "timeout" or self.reopened > _REOPENED:

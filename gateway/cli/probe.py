@@ -37,6 +37,7 @@ SUMMARY = "Find out who answers on a line, which profile fits, and with --expect
 _PATIENCE_S = 0.5
 _SETTING_PATIENCE_S = 0.2
 """How long each unit may take; devices answer within 100 ms, at low baud rates somewhat later."""
+_SHORTEST_S, _LONGEST_S = 0.01, 60.0
 _FIRST_UNITS = 4
 """So many units are tried at each baud rate before any others are."""
 _SETTING_BUDGET_S = 180.0
@@ -116,9 +117,12 @@ def patience(options: argparse.Namespace, usual: float) -> float:
     if options.timeout is None:
         return usual
     try:
-        return parse_duration(options.timeout)
+        said = parse_duration(options.timeout)
     except ValueError as error:
         raise wrong(f"--timeout: {error}") from None
+    if not _SHORTEST_S <= said <= _LONGEST_S:
+        raise wrong(f"--timeout {options.timeout} is outside 10ms … 1m")
+    return said
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ class Device:
 
     async def discover(self, unit, *, patience_s=None, thorough=False):
         self.asked.append(("discover", unit, patience_s, thorough))
+        if unit > 255:
+            raise ValueError(f"unit {unit} is none. Units go from 0 to 255")
         return Finding(unit, "values", {"vendor": "v"}, (Model(1, "common", "holding:2", 66),)) if unit == 1 else None
 
     async def peek(self, unit, address, count):
@@ -82,6 +84,11 @@ def test_a_finding_goes_over_the_socket_as_json(run_virtual, do, device):
     assert run_virtual(do("discover", device="meter", unit=2))["finding"] is None
 
 
+def test_no_tool_makes_a_line_wait_longer_than_a_device_may(run_virtual, do, device):
+    run_virtual(do("discover", device="meter", unit=1, patience_s=1e9))
+    assert device.asked == [("discover", 1, 60.0, False)]
+
+
 def test_patches_come_back_as_they_went(run_virtual, do):
     assert patch_of(document(Patch("holding:5", 2, b"\1\2\3\4"))) == Patch("holding:5", 2, b"\1\2\3\4")
     found = run_virtual(do("peek", device="meter", unit=1, address="holding:7", count=1))
@@ -101,6 +108,7 @@ def test_a_survey_is_never_longer_than_the_gateway_allows(run_virtual, do, devic
     [
         ("discover", {"device": "meter"}, "'unit' must be a whole number"),
         ("discover", {"device": "meter", "unit": True}, "'unit' must be a whole number"),
+        ("discover", {"device": "meter", "unit": 300}, "Units go from 0 to 255"),
         ("discover", {"unit": 1}, "'device' must be text"),
         ("discover", {"device": "pump", "unit": 1}, "no device 'pump'"),
         ("discover", {"device": "plain", "unit": 1}, "nothing|anything but its tags"),

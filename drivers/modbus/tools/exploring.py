@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
+from pydantic import ValidationError
+
 from drivers.modbus.frames.pdu import MAX_BITS, MAX_REGISTERS, Failure
 from drivers.modbus.lines.exchange import Transport
 from drivers.modbus.lines.url import route_of
@@ -38,6 +40,7 @@ _UNITS_TCP = (1, 255, 0, *range(2, 11), 100, 126, 247)
 """Devices on TCP are 1, 255 or 0 by themselves; 100, 126 and 247 are some makers' own; more stand behind gateways."""
 _UNITS_SERIAL = (*range(1, 33), 100, 126, 247)
 
+_LAST_UNIT = 255
 _USUAL_TIMEOUT_S = 1.0
 """Where nobody says otherwise: what a device's own default is."""
 
@@ -46,15 +49,18 @@ def devices_of(url: str, units: Sequence[int], timeout_s: float | None) -> list[
     """Devices of a line that no file describes. Raises ValueError with the cure where the url is wrong."""
     route_of(url)
     said: dict[str, Any] = {} if timeout_s is None else {"timeout": f"{timeout_s * 1000:.0f}ms"}
-    return [
-        Device(
-            name=f"unit {unit}",
-            driver="modbus",
-            url=url,
-            options=DeviceOptions.model_validate({"unit": unit, **said}),
-        )
-        for unit in units
-    ]
+    try:
+        options = [DeviceOptions.model_validate({"unit": _checked(unit), **said}) for unit in units]
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise ValueError(f"{wrong['loc'][0]}: {wrong['msg'].removeprefix('Value error, ')}") from None
+    return [Device(name=f"unit {own.unit}", driver="modbus", url=url, options=own) for own in options]
+
+
+def _checked(unit: int) -> int:
+    if not 0 <= unit <= _LAST_UNIT:
+        raise ValueError(f"unit {unit} is none. Units go from 0 to {_LAST_UNIT}")
+    return unit
 
 
 class Explorer:
@@ -89,7 +95,10 @@ class Explorer:
         return _UNITS_TCP if urlsplit(url).scheme == "tcp" else _UNITS_SERIAL
 
     async def discover(self, unit: int, *, patience_s: float | None = None, thorough: bool = False) -> Finding | None:
-        """Whether that unit is there, and who it is; `thorough` asks in more than one way. Raises LineError."""
+        """Whether that unit is there, and who it is; `thorough` asks in more than one way.
+
+        Raises ValueError for a unit that cannot be, and LineError.
+        """
         from drivers.modbus.tools import probing  # noqa: PLC0415 - see above
 
         return await probing.discover(self._unit(unit, patience_s), thorough=thorough)
@@ -172,7 +181,7 @@ class Explorer:
     def _unit(self, unit: int, patience_s: float | None = None) -> probing.Unit:
         from drivers.modbus.tools import probing  # noqa: PLC0415 - see above
 
-        station = self._stations.get(unit)
+        station = self._stations.get(_checked(unit))
         usual = _USUAL_TIMEOUT_S if station is None else options_of(station).timeout
         return probing.Unit(self._client, unit, usual if patience_s is None else patience_s, self._gaps.get(unit, 0.0))
 

@@ -340,6 +340,16 @@ def test_a_peek_that_cannot_be_is_refused_before_it_is_sent(run, clock, address,
 
 
 @pytest.mark.parametrize(
+    "ask",
+    [lambda d: d.discover(256), lambda d: d.peek(-1, "holding:0", 1), lambda d: d.survey(999, "holding:0", requests=1)],
+    ids=["discover", "peek", "survey"],
+)
+def test_a_unit_that_cannot_be_is_refused_before_it_is_asked(run, clock, ask):
+    with pytest.raises(ValueError, match="Units go from 0 to 255"):
+        asking(run, clock, Line(u1=Unit()), ask)
+
+
+@pytest.mark.parametrize(
     ("url", "first", "count"),
     [
         ("tcp://h", "tcp://h", 1),
