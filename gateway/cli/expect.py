@@ -18,7 +18,7 @@ import orjson
 from gateway.cli.desk import device_of, driver_of, is_url, of_device, opened, split_unit, unit_of, wrong
 from gateway.config import load
 from gateway.driver import Candidate, Expected, Patch
-from gateway.errors import DeviceError, RefusedError, TagError
+from gateway.errors import DeviceError, LineError, RefusedError, TagError
 from gateway.quantities import parse_duration
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _REQUESTS = 100
 """How many requests each step of a survey takes: between them the time is looked at."""
+_TOLERANCE = "1%"
+_SECONDS = 60.0
+_GRACE_S = 5.0
+"""The second reading gets so much time also where the first took all of it: it tells noise from values."""
 _PAUSE_S = 1.0
 """Between the two readings at least, so that what moves has moved."""
 _LOOKED_AT_AGAIN = 60
@@ -36,13 +40,17 @@ _WIDEST = 4
 
 async def search(options: argparse.Namespace) -> int:
     """Read, read again, rank and tell. Exit code 1 when nothing fits."""
-    expected = [_expected(text, options.tolerance) for text in options.expect]
+    expected = [_expected(text, options.tolerance or _TOLERANCE) for text in options.expect]
+    seconds = _SECONDS if options.seconds is None else options.seconds
+    if not seconds > 0:
+        raise wrong(f"--seconds {seconds:g}: expected more than 0")
     async with _desk(options) as (desk, unit):
-        until = time.monotonic() + options.seconds
+        until = time.monotonic() + seconds
         patches, requests, notes = await _read(desk, unit, expected, options.area, until)
         if not patches:
             raise RefusedError(f"unit {unit} let nothing be read. {'; '.join(notes)}")
         await asyncio.sleep(_PAUSE_S)
+        until = max(until, time.monotonic() + _GRACE_S)
         again = await _read_again(desk, unit, patches, desk.driver.rank(patches, (), expected), until)
         ranked = desk.driver.rank(patches, again, expected)
     registers = sum(patch.count for patch in patches)
@@ -113,7 +121,14 @@ async def _read(
             if time.monotonic() > until:
                 notes.append(f"the time is over: {rest} and what follows was not looked at. Say --area or --seconds")
                 return patches, requests, notes
-            found = await desk.survey(unit, rest, _REQUESTS)
+            try:
+                found = await desk.survey(unit, rest, _REQUESTS)
+            except LineError as error:
+                if patches or error.cause != "timeout":
+                    raise
+                raise RefusedError(
+                    f"unit {unit} does not answer. `headgate probe '{desk.url}'` finds who does"
+                ) from error
             requests += found.requests
             patches += found.patches
             rest = found.rest

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expect", action="append", default=[], metavar="VALUE", help="a value you can see; repeat it for more"
     )
-    parser.add_argument("--tolerance", default="1%", help="how far off a value may be, with --expect; default 1%%")
-    parser.add_argument("--unit", type=int, help="the unit that holds the value, with --expect")
+    parser.add_argument("--tolerance", help="how far off a value may be, with --expect; default 1%%")
     parser.add_argument(
-        "--area", action="append", default=[], help="where to look, with --expect: holding:0-999; repeat it for more"
+        "--unit", type=int, help="the only unit to look for; with --expect the one that holds the value"
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to look, with --expect; default 60")
+    parser.add_argument(
+        "--area",
+        action="append",
+        default=[],
+        help="where to look, with --expect: holding:0-999 or 40001-41000; repeat it for more",
+    )
+    parser.add_argument("--seconds", type=float, help="how long to look, with --expect; default 60")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--yaml", action="store_true", help="print what to paste into a gateway file")
 
 
 def run(options: argparse.Namespace) -> int:
     """Look and tell. Exit code 1 when nothing was found."""
+    _fit_together(options)
     if options.expect:
         from gateway.cli.expect import search
 
@@ -78,6 +85,22 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(line for scan in scans for line in _table(scan)))
     return 0 if any(scan.found for scan in scans) else 1
+
+
+def _fit_together(options: argparse.Namespace) -> None:
+    """Raises FileError for an option that nothing would read."""
+    for name in () if options.expect else ("area", "tolerance", "seconds"):
+        if getattr(options, name) not in (None, []):
+            raise wrong(f"--{name} is for the search of a value. Say --expect VALUE with it")
+    if options.expect and options.units is not None:
+        raise wrong("--units is for finding out who is there. With --expect name the one unit by --unit")
+    if options.expect and options.yaml:
+        raise wrong("--yaml is for finding out who is there. With --expect the tag is printed as a file has it")
+    if options.unit is not None:
+        if options.units is not None:
+            raise wrong("say --unit or --units, not both")
+        if not 0 <= options.unit <= 255:
+            raise wrong(f"--unit {options.unit}: unit {options.unit} is none. Units go from 0 to 255")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +152,7 @@ def patience(options: argparse.Namespace, usual: float) -> float:
 
 
 async def _scan_all(options: argparse.Namespace) -> list[Scan]:
-    units = parse_units(options.units)
+    units = parse_units(options.units) if options.unit is None else (options.unit,)
     if is_url(options.target):
         if options.device is not None:
             raise wrong(f"'{options.device}': a device stands in a gateway file. Name that in place of the url")
@@ -168,7 +191,9 @@ async def _scan_url(options: argparse.Namespace, units: tuple[int, ...]) -> Scan
 async def _scan_device(options: argparse.Namespace, config: Config, device: Device, units: tuple[int, ...]) -> Scan:
     patience_s = patience(options, _PATIENCE_S)
     async with of_device(config, device) as desk:
-        return await _scan(desk, device.driver, units, patience_s, named=options.units is not None)
+        return await _scan(
+            desk, device.driver, units, patience_s, named=options.units is not None or options.unit is not None
+        )
 
 
 async def _scan(desk: Desk, name: str, units: Sequence[int], patience_s: float, *, named: bool) -> Scan:
@@ -191,9 +216,9 @@ def _looker(desk: Desk, unit: int) -> Any:
     """Reads a value for a profile's sign; what cannot be read is no value."""
 
     async def look(address: str, kind: str, length: int | None) -> Value:
-        count = (length + 1) // 2 if length else _REGISTERS.get(kind[-2:], 1)
+        size = (length + 1) // 2 if length else _REGISTERS.get(kind[-2:], 1)
         try:
-            patch = await desk.peek(unit, address, count)
+            patch = await desk.peek(unit, address, size)
             values: list[Decoding] = desk.driver.decodings(patch, kind=kind or "uint16")
         except (HeadgateError, ValueError):
             return None
@@ -253,7 +278,8 @@ def _document(scan: Scan) -> dict[str, Any]:
 def _table(scan: Scan) -> list[str]:
     if not scan.found:
         cure = _NOBODY if scan.url.startswith(("rtu:", "ascii:")) else "Is its unit among --units?"
-        return [f"{scan.url}: none of {scan.asked} units answered. {cure}"]
+        who = f"none of {scan.asked} units answered" if scan.asked > 1 else "the unit did not answer"
+        return [f"{scan.url}: {who}. {cure}"]
     lines = [f"{scan.url}: {len(scan.found)} of {scan.asked} units answered"]
     for alike in _alike(scan.found):
         finding = alike[0].finding
@@ -290,19 +316,27 @@ def _spans(numbers: Sequence[int]) -> str:
 def _snippet(scans: Sequence[Scan]) -> list[str]:
     """The section of a gateway file that reads what was found."""
     lines = ["devices:"]
+    names: set[str] = set()
     for scan in scans:
         for found in (one for alike in _alike(scan.found) for one in (alike if len(alike) <= _FEW else alike[:1])):
-            lines.append(f"  {_name(found)}:")
+            lines.append(f"  {_unlike(_name(found), names)}:")
             lines += [f"    driver: {scan.driver}", f"    url: {scan.url}", f"    unit: {found.finding.unit}"]
             if found.profiles:
                 others = f"  # or {', '.join(found.profiles[1:])}" if found.profiles[1:] else ""
                 lines.append(f"    profile: {found.profiles[0]}{others}")
             else:
                 lines += [
-                    f"    tags:  # headgate probe {scan.url} --unit {found.finding.unit} --expect VALUE finds more",
+                    f"    tags:  # headgate probe '{scan.url}' --unit {found.finding.unit} --expect VALUE finds more",
                     "      first: {address: holding:0}",
                 ]
     return lines if len(lines) > 1 else ["devices: {}"]
+
+
+def _unlike(name: str, names: set[str]) -> str:
+    """A name that is not among `names`, where it stands from then on: units of two lines may have the same."""
+    free = next(n for n in chain([name], (f"{name}_{i}" for i in count(2))) if n not in names)
+    names.add(free)
+    return free
 
 
 def _name(found: Found) -> str:

@@ -144,6 +144,29 @@ def test_expect_prints_the_line_for_the_mapping(libmodbus):
     assert "value: {address: holding:10, type: float32, order: CDAB}" in out
 
 
+def test_expect_looks_twice_also_when_its_time_is_over(identified):
+    found = document(
+        "probe",
+        identified,
+        "--expect",
+        "142",
+        "--area",
+        "40001-40064",
+        "--area",
+        "holding:64-20000",
+        "--seconds",
+        "0.05",
+    )
+    assert "the time is over" in found["notes"][0]
+    best = found["values"][0]["candidates"][0]
+    assert (best["address"], best["notes"][:2]) == ("holding:42", ["exact", "steady"])
+
+
+def test_a_unit_that_is_meant_alone_is_asked_alone(identified):
+    (scan,) = document("probe", identified, "--unit", "5", "--timeout", "2s")
+    assert (scan["asked"], [unit["unit"] for unit in scan["units"]]) == (1, [5])
+
+
 # --- read and write ---
 
 

@@ -170,15 +170,16 @@ async def _chain(unit: Unit, at: int, identity: dict[str, str]) -> AsyncIterator
 
 
 def parse_area(text: str) -> tuple[Table, int, int]:
-    """Table, first and last register of `holding:0-999`. Raises ValueError with the cure."""
-    head, _, last = text.partition("-")
+    """Table, first and last register of `holding:0-999` or `40001-40100`. Raises ValueError with the cure."""
+    head, dash, tail = text.partition("-")
+    table, colon, _ = head.partition(":")
     first = addresses.parse(head)
-    if first.bit is not None or not (last == "" or last.isdecimal()):
-        raise ValueError(f"'{text}' is no area. Write holding:0-999 or input:100")
-    end = int(last) if last else first.number
-    if not first.number <= end <= addresses.LAST:
-        raise ValueError(f"'{text}' ends before it begins, or beyond {addresses.LAST}. Write holding:0-999")
-    return first.table, first.number, end
+    last = addresses.parse(table + colon + tail if colon else tail) if dash else first
+    if last.table is not first.table or (first.bit, last.bit) != (None, None):
+        raise ValueError(f"'{text}' is no area. Write holding:0-999, 40001-40100 or input:100")
+    if last.number < first.number:
+        raise ValueError(f"'{text}' ends before it begins. Write holding:0-999")
+    return first.table, first.number, last.number
 
 
 async def survey(unit: Unit, area: str, *, requests: int, most: int) -> Survey:

@@ -304,7 +304,25 @@ def test_a_survey_only_reads(run, clock):
     assert {pdu[0] for pdu in unit.asked} <= {3, 4}
 
 
-@pytest.mark.parametrize("area", ["holding:5-2", "coil:0-9", "holding:0-70000", "holding:a-b", "holding:3.1-9", "x"])
+@pytest.mark.parametrize(
+    ("area", "table", "first", "last"),
+    [
+        ("holding:0-999", "holding", 0, 999),
+        ("input:100", "input", 100, 100),
+        ("holding:0x10-0x1F", "holding", 16, 31),
+        ("40001-40010", "holding", 0, 9),
+        ("300101-300200", "input", 100, 199),
+    ],
+)
+def test_an_area_is_written_as_addresses_are(area, table, first, last):
+    found = parse_area(area)
+    assert (found[0].name, *found[1:]) == (table, first, last)
+
+
+@pytest.mark.parametrize(
+    "area",
+    ["holding:5-2", "coil:0-9", "holding:0-70000", "holding:a-b", "holding:3.1-9", "x", "40001-30010", "holding:5-"],
+)
 def test_a_wrong_area_is_refused(run, clock, area):
     with pytest.raises(ValueError, match=r"\. |registers"):
         asking(run, clock, Line(u1=Unit()), lambda d: d.survey(1, area, requests=5))

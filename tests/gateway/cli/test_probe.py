@@ -3,12 +3,12 @@
 import pytest
 
 from gateway.cli.desk import driver_of, split_unit
-from gateway.cli.expect import _entry, _expected
+from gateway.cli.expect import _entry, _expected, _read
 from gateway.cli.main import main
 from gateway.cli.probe import Found, Scan, _alike, _snippet, _spans, _table, parse_units
 from gateway.cli.record import Reel
 from gateway.driver import Candidate, Expected, Finding, Model
-from gateway.errors import FileError
+from gateway.errors import FileError, LineError, RefusedError
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,33 @@ def test_names_in_the_section_to_paste_are_names_and_never_stand_twice():
     assert names == ["7_1", "7_2", "b_1_3"]
 
 
+def test_units_of_two_lines_have_names_of_their_own_and_the_hint_can_be_pasted_into_a_shell():
+    line = "rtu:///dev/ttyUSB{}?baud=9600&parity=N"
+    section = _snippet([Scan("modbus", line.format(n), 1, (found(1),)) for n in range(3)])
+    assert [text for text in section if text.startswith("  device")] == [
+        "  device_1:",
+        "  device_1_2:",
+        "  device_1_3:",
+    ]
+    assert any(f"headgate probe '{line.format(2)}' --unit 1 " in text for text in section)
+
+
+def test_one_unit_that_does_not_answer_is_no_crowd():
+    assert _table(Scan("modbus", "tcp://h", 1, ()))[0].startswith("tcp://h: the unit did not answer. ")
+
+
+def test_a_search_of_a_unit_that_is_silent_says_who_finds_the_others(run_virtual):
+    class Silent:
+        url = "rtu:///dev/x?baud=9600&parity=N"
+
+        async def survey(self, unit, area, requests):
+            raise LineError("nothing was answered 3 times in a row: the connection is given up", cause="timeout")
+
+    with pytest.raises(RefusedError, match="unit 9 does not answer") as refused:
+        run_virtual(_read(Silent(), 9, [], ["holding:0-9"], float("inf")))
+    assert f"`headgate probe '{Silent.url}'` finds who does" in str(refused.value)
+
+
 def test_a_recording_ends_before_it_outgrows_its_bound(tmp_path):
     path = tmp_path / "r"
     with path.open("w") as file:
@@ -131,6 +158,13 @@ def test_a_recording_ends_before_it_outgrows_its_bound(tmp_path):
         (["probe", "tcp://h", "--expect", "5", "--unit", "300"], "unit 300 is none. Units go from 0 to 255"),
         (["read", "tcp://h", "holding:1", "--timeout", "0s"], "timeout: '0ms' is outside 10ms … 1m"),
         (["probe", "rtu:///dev/x", "--expect", "5"], "does not say the baud rate"),
+        (["probe", "tcp://h", "--area", "holding:0-9"], "--area is for the search of a value"),
+        (["probe", "tcp://h", "--seconds", "5"], "--seconds is for the search"),
+        (["probe", "tcp://h", "--expect", "5", "--units", "3"], "name the one unit by --unit"),
+        (["probe", "tcp://h", "--expect", "5", "--yaml"], "the tag is printed as a file has it"),
+        (["probe", "tcp://h", "--unit", "5", "--units", "3"], "not both"),
+        (["probe", "tcp://h", "--unit", "256"], "Units go from 0 to 255"),
+        (["probe", "tcp://127.0.0.1:1", "--expect", "5", "--seconds", "-1"], "expected more than 0"),
         (["read", "tcp://h"], "Name one address"),
         (["read", "rtu:///dev/x", "holding:1"], "does not say the baud rate"),
         (["read", "tcp://h", "holding:1", "--unit", "300"], "0 to 255"),
