@@ -73,6 +73,7 @@ class Bus(Connection):
         self.statistics = Statistics(line, units, metrics)
         self._dialogue = Dialogue(
             framer,
+            units=units,
             character_s=character_s,
             max_late_s=max_late_s or {},
             retries=retries or {},

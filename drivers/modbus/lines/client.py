@@ -336,9 +336,10 @@ class Client(Connection):
         self._timer, self._timer_at = None, _NEVER
         now = self._loop.time()
         overdue = [(t, flight) for t, flight in self._flights.items() if flight.deadline <= now]
-        self._silences += bool(overdue)
-        self._silent.update(flight.request.unit for _, flight in overdue)
-        if self._is_forsaken(self._silences, everybody=self._silent >= self._units):
+        silent = {flight.request.unit for _, flight in overdue} & self._units  # a tool may ask whoever is not there
+        self._silences += bool(silent)
+        self._silent |= silent
+        if silent and self._is_forsaken(self._silences, everybody=self._silent >= self._units):
             return
         for transaction, flight in overdue:
             del self._flights[transaction]

@@ -109,15 +109,16 @@ class _Question:
 class Dialogue:
     """The line's side that asks.
 
-    `character_s` is how long a character takes on the line, 0 where nobody counts. `max_late_s` and `retries` say for a
-    unit how late an answer may come and how often a damaged one is asked for again. `silences` counts requests without
-    an answer since somebody answered, `silent` holds their units.
+    `units` are the line's own; a tool may ask others. `character_s` is how long a character takes on the line, 0 where nobody counts. `max_late_s` and `retries` say for a
+    unit how late an answer may come and how often a damaged one is asked for again. `silences` counts requests to own
+    units without an answer since somebody answered, `silent` holds these: that nobody is at a number says nothing.
     """
 
     def __init__(
         self,
         framer: Framer,
         *,
+        units: frozenset[int],
         character_s: float,
         max_late_s: Mapping[int, float],
         retries: Mapping[int, int],
@@ -126,6 +127,7 @@ class Dialogue:
         counters: Counters,
     ) -> None:
         self._framer = framer
+        self._own = units
         self._character_s = character_s
         self._silence_s = max(_SILENCE_CHARACTERS * character_s, _SILENCE_S) if character_s else 0.0
         self._max_late_s = max_late_s
@@ -397,8 +399,9 @@ class Dialogue:
         unit.owe(request, question.left_at + unit.window_s, ours=True)
         unit.is_well = question.others_answered
         self._statistics.tallies[request.unit].timeouts.value += 1
-        self.silences += 1
-        self.silent.add(request.unit)
+        if request.unit in self._own:
+            self.silences += 1
+            self.silent.add(request.unit)
         hint = ""
         if question.stranger is not None:
             hint = f", but unit {question.stranger} answered: is it unit: {question.stranger}?"

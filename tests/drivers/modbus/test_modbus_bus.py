@@ -283,6 +283,21 @@ def test_silence_of_all_units_ends_the_connection_and_one_dead_unit_does_not(pla
     play(script, units=frozenset({1, 2}))
 
 
+def test_a_scan_of_units_that_are_not_there_does_not_cost_the_connection(play, wire):
+    silent(wire, *range(2, 40))
+
+    async def script(_, fetch):
+        for unit in range(2, 40):
+            assert (await fetch(Request(unit, 3, 0, 1)))[0].cause == "timeout"
+        assert await fetch(ONE) == [VALUE[ONE]]
+        silent(wire, 1)
+        await fetch(ONE)
+        for unit in range(2, 12):
+            await fetch(Request(unit, 3, 0, 1))
+
+    play(script, units=frozenset({1}))
+
+
 def test_hints_say_what_was_heard_instead(play, wire):
     silent(wire, 1, 2, 3)
     wire.before[0].append(lambda _: wire.say(b"\xff" * 7, delay_s=0.2))

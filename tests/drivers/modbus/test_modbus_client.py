@@ -587,6 +587,21 @@ def test_a_unit_that_is_always_late_keeps_its_connection(play, peer, count):
     assert count("modbus_late_answers_total") == 19
 
 
+def test_a_scan_of_units_that_are_not_there_does_not_cost_the_connection(play, peer):
+    peer.script = lambda asked: [peer.good(asked)] if asked.unit == 1 else []
+
+    async def script(_, fetch):
+        for unit in range(2, 40):
+            assert (await fetch(Request(unit, 3, 0, 1)))[0].cause == "timeout"
+        assert await fetch(FIVE) == [b"\0\5"]
+        peer.script = lambda _: []
+        await fetch(FIVE)
+        for unit in range(2, 12):
+            await fetch(Request(unit, 3, 0, 1))
+
+    play(script)
+
+
 def test_a_silent_unit_does_not_cost_the_others_their_connection(play, peer):
     peer.script = lambda asked: [] if asked.unit == 2 else [peer.good(asked)]
 
