@@ -55,6 +55,8 @@ _LARGEST_SCALE, _SMALLEST_SCALE = 2000.0, 0.00005
 """Beyond the scales above, with room for the tolerance."""
 
 _LIKELY = 1e7
+_TWO_NUMBERS = 5000.0
+"""A wide integer that is so many times as large as the one beside it is two small numbers, most likely."""
 _TINY = 1e-6
 """Measured values that are not 0 lie between these, mostly."""
 
@@ -285,33 +287,54 @@ def _neighbours(
     if not around:
         return 0.0, ""
     weight = 0.4 if way.width > 1 else 0.1
+    most = _LIKELY
+    if way.width > 1 and not way.is_float:
+        most = min(most, abs(wanted.value) * _TWO_NUMBERS)
     score = 0.0
     kin = 0
     for value in around:
         if value is None:
             score -= weight
         elif value:  # 0 says nothing: it stands in most registers
-            score += weight if _TINY < abs(value * scale) < _LIKELY else -weight
+            score += weight if _TINY < abs(value * scale) < most else -weight
             kin += 0.8 <= value * scale / wanted.value <= 1.25
     return (score + 0.4 * kin, "neighbours alike") if kin else (score, "")
 
 
-def _habit(candidate: Candidate) -> tuple[str, str]:
-    return candidate.type, candidate.order
+_Habit: TypeAlias = tuple[str, str]
+
+_BESIDE_ONE = {"": ("", "CDAB"), "BADC": ("BADC", "DCBA")}
+"""Orders of wide integers that a device may have beside integers of one register in that order."""
 
 
-def _habits(found: Sequence[Sequence[Candidate]]) -> Mapping[tuple[str, str], float]:
+def _habits_of(candidate: Candidate) -> Sequence[_Habit]:
+    """Type and order. Integers are one type: a device keeps voltages in one register, and energies in two or four."""
+    if candidate.type.startswith(("float", "bcd")):
+        return ((candidate.type, candidate.order),)
+    if candidate.type.endswith("16"):
+        return [("integer", order) for order in _BESIDE_ONE[candidate.order]]
+    return (("integer", candidate.order),)
+
+
+def _habits(found: Sequence[Sequence[Candidate]]) -> Mapping[_Habit, float]:
     """What type and order deserve for explaining several of the expected values, and explaining them well.
 
-    That a device has an unusual order is surprising once, not with each of its values.
+    A register explains one of them. That a device has an unusual order is surprising once, not with each of its values.
     """
-    best: dict[tuple[str, str], list[float]] = {}
-    for candidates in found:
-        of_this: dict[tuple[str, str], float] = {}
+    ways: dict[_Habit, list[tuple[float, int, str]]] = {}
+    for i, candidates in enumerate(found):
         for c in candidates:
-            of_this[_habit(c)] = max(c.score, of_this.get(_habit(c), 0.0))
-        for habit, score in of_this.items():
-            best.setdefault(habit, []).append(score)
+            for habit in _habits_of(c):
+                ways.setdefault(habit, []).append((c.score, i, c.address))
+    best: dict[_Habit, list[float]] = {habit: [] for habit in ways}
+    for habit, scored in ways.items():
+        explained: set[int] = set()
+        taken: set[str] = set()
+        for score, i, address in sorted(scored, reverse=True):
+            if i not in explained and address not in taken:
+                best[habit].append(max(score, 0.0))
+                explained.add(i)
+                taken.add(address)
     totals = {
         habit: sum(scores) - _USUAL_ORDER[habit[1] or "ABCD"] * (len(scores) - 1) for habit, scores in best.items()
     }
@@ -323,9 +346,9 @@ def _habits(found: Sequence[Sequence[Candidate]]) -> Mapping[tuple[str, str], fl
     }
 
 
-def _praised(candidates: Iterable[Candidate], alike: Mapping[tuple[str, str], float]) -> Iterator[Candidate]:
+def _praised(candidates: Iterable[Candidate], alike: Mapping[_Habit, float]) -> Iterator[Candidate]:
     for candidate in candidates:
-        more = alike.get(_habit(candidate))
+        more = max((alike[habit] for habit in _habits_of(candidate) if habit in alike), default=None)
         if more is None:
             yield candidate
         else:

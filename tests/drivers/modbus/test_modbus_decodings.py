@@ -162,6 +162,44 @@ def test_several_values_of_one_device_are_found_by_their_common_habit():
     assert "others found alike" in found[0][0].notes
 
 
+def meter(order):
+    """Voltages and currents in one register, powers in two, a frequency in one behind a register that is empty."""
+    of_one = [2291, 2295, 2302, 1259, 1533, 1107]
+    of_two = b"".join(wire("int32", order, v) for v in (21194, -31066, 18230))
+    return (
+        b"".join(wire("int16", "ABCD", v) for v in of_one) + of_two + bytes(4) + wire("uint16", "ABCD", 4998) + of_two
+    )
+
+
+@pytest.mark.parametrize("order", ["ABCD", "CDAB"])
+def test_a_device_may_keep_integers_in_one_register_and_in_two(order):
+    seen = [Expected(230.2, 1, 0.01), Expected(15.33, 2, 0.01), Expected(2119.4, 1, 0.01)]
+    best = [found[0] for found in rank([patch(meter(order))], [patch(meter(order))], seen)]
+    assert [(c.address, c.type.lstrip("u"), c.order) for c in best] == [
+        ("holding:102", "int16", ""),
+        ("holding:104", "int16", ""),
+        ("holding:106", "int32", "" if order == "ABCD" else order),
+    ]
+
+
+@pytest.mark.parametrize(
+    "seen", [Expected(49.98, 2, 0.01), Expected(12.59, 2, 0.01), Expected(11.07, 2, 0.01)], ids=str
+)
+@pytest.mark.parametrize("order", ["ABCD", "CDAB"])
+def test_one_register_beside_an_empty_one_is_not_taken_for_two(order, seen):
+    data = bytes(8) + meter(order)
+    (found,) = rank([patch(data)], [patch(data)], [seen])
+    assert found[0].type == "uint16"
+
+
+def test_a_register_explains_one_of_several_values():
+    floats = b"".join(wire("float32", "ABCD", v) for v in (229.53, 231.46))
+    data = floats + noise(8) + b"".join(wire("int16", "ABCD", v) for v in (2295, 2301, 2289))
+    seen = [Expected(229.5, 1, 0.01), Expected(230.1, 1, 0.01), Expected(228.9, 1, 0.01)]
+    best = [found[0] for found in rank([patch(data)], [patch(data)], seen)]
+    assert [c.type for c in best[1:]] == ["uint16", "uint16"]
+
+
 def test_an_integer_too_coarse_for_what_was_seen_is_not_exact():
     (found,) = rank([patch(b"\x00\xe6")], [], [Expected(229.5, 1, 0.01)])
     assert "exact" not in found[0].notes
