@@ -109,9 +109,10 @@ class _Question:
 class Dialogue:
     """The line's side that asks.
 
-    `units` are the line's own; a tool may ask others. `character_s` is how long a character takes on the line, 0 where nobody counts. `max_late_s` and `retries` say for a
-    unit how late an answer may come and how often a damaged one is asked for again. `silences` counts requests to own
-    units without an answer since somebody answered, `silent` holds these: that nobody is at a number says nothing.
+    `units` are the line's own; a tool may ask others. `character_s` is how long a character takes on the line, 0 where
+    nobody counts. `max_late_s` and `retries` say for a unit how late an answer may come and how often a damaged one is
+    asked for again. `silences` counts requests to own units without an answer since somebody answered, `silent` holds
+    these: that nobody is at a number says nothing.
     """
 
     def __init__(
