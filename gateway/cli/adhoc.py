@@ -7,12 +7,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.cli.desk import device_of, driver_of, of_device, opened, split_unit, unit_of, wrong
+from gateway.cli.desk import device_of, driver_of, gateway_file, of_device, opened, split_unit, unit_of, wrong
 from gateway.config import load
 from gateway.driver import Decoding, Patch, Writes
 from gateway.errors import FieldError, HeadgateError, RefusedError, TagError
@@ -63,7 +62,7 @@ async def _show(options: argparse.Namespace, device: str | None, address: str) -
 @asynccontextmanager
 async def _desk(options: argparse.Namespace, device: str | None) -> AsyncIterator[tuple[Desk, int]]:
     if device is not None:
-        config = load(Path(options.file))
+        config = load(gateway_file(options.file))
         found = device_of(config, device)
         async with of_device(config, found) as desk:
             yield desk, unit_of(found) if options.unit is None else options.unit

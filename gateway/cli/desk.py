@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
 
 _LONGEST_ANSWER_S = 600.0
+_HOST = re.compile(r"(localhost|[0-9]+(\.[0-9]+){3})(:[0-9]+)?")
 _REOPENED = 100
 """A scan that meets silence only makes the driver give up its connection again and again; not for ever."""
 
@@ -45,6 +47,16 @@ class Desk(Protocol):
 def is_url(text: str) -> bool:
     """Whether somebody named a line and no file."""
     return "://" in text
+
+
+def gateway_file(text: str) -> Path:
+    """The path of a gateway file. Raises FileError where a port or a host was named without its scheme."""
+    path = Path(text)
+    if path.is_char_device():
+        raise wrong(f"{text} is a serial port and no gateway file. Write rtu://{path.absolute()}")
+    if _HOST.fullmatch(text) and not path.exists():
+        raise wrong(f"there is no file '{text}'. A device on the network is written tcp://{text}")
+    return path
 
 
 def wrong(text: str) -> FileError:

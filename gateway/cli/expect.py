@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.cli.desk import device_of, driver_of, is_url, of_device, opened, split_unit, unit_of, wrong
+from gateway.cli.desk import device_of, driver_of, gateway_file, is_url, of_device, opened, split_unit, unit_of, wrong
 from gateway.config import load
 from gateway.driver import Candidate, Expected, Patch
 from gateway.errors import DeviceError, LineError, RefusedError, TagError
@@ -73,7 +72,7 @@ async def search(options: argparse.Namespace) -> int:
 async def _desk(options: argparse.Namespace) -> AsyncIterator[tuple[Desk, int]]:
     """The line, and the unit that somebody means."""
     if not is_url(options.target):
-        config = load(Path(options.target))
+        config = load(gateway_file(options.target))
         if options.device is None:
             raise wrong("--expect needs a device. Name one of the file: " + ", ".join(d.name for d in config.devices))
         device = device_of(config, options.device)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, count
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,6 +17,7 @@ from gateway.cli.desk import (
     Desk,
     device_of,
     driver_of,
+    gateway_file,
     is_url,
     line_of,
     of_device,
@@ -157,7 +157,7 @@ async def _scan_all(options: argparse.Namespace) -> list[Scan]:
         if options.device is not None:
             raise wrong(f"'{options.device}': a device stands in a gateway file. Name that in place of the url")
         return [await _scan_url(options, units)]
-    config = load(Path(options.target))
+    config = load(gateway_file(options.target))
     if options.device is not None:
         device = device_of(config, options.device)
         usual = units or _usual(device, config)

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,7 +16,7 @@ import orjson
 from gateway import demo
 from gateway.acquisition.line import Line
 from gateway.cli import adhoc
-from gateway.cli.desk import is_url, wrong
+from gateway.cli.desk import gateway_file, is_url, wrong
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.control import NotRunningError, ask
@@ -48,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         if options.device is None or options.tag is not None:
             raise wrong(f"read {options.file} what? Name one address, like holding:100")
         return adhoc.show(options, None, options.device)
-    config = load(Path(options.file))
+    config = load(gateway_file(options.file))
     if options.tag is not None and _is_address(config, options.device, options.tag):
         return adhoc.show(options, options.device, options.tag)
     _check(config, options.device, options.tag)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from gateway.acquisition.line import Line
-from gateway.cli.desk import device_of, driver_of, is_url, line_of, split_unit, wrong
+from gateway.cli.desk import device_of, driver_of, gateway_file, is_url, line_of, split_unit, wrong
 from gateway.cli.probe import parse_units
 from gateway.clock import SystemClock
 from gateway.config import Config, load
@@ -106,7 +106,7 @@ async def _record(options: argparse.Namespace, reel: Reel) -> None:
     if is_url(options.target):
         await _until_full(_read_device(options, reel), reel, options.seconds)
         return
-    config = load(Path(options.target))
+    config = load(gateway_file(options.target))
     device = _device(config, options.device)
     try:
         begun = ask(config.spool.path, {"do": "record", "device": device.name, "step": "start"})

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.recording.stat().st_size > _LARGEST:
             raise RefusedError(f"{options.recording}: larger than {_LARGEST // 2**20} MiB, it is not read")
-        text = options.recording.read_text(encoding="ascii", errors="replace")
+        text = options.recording.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise RefusedError(f"{options.recording}: {(error.strerror or str(error)).lower()}") from error
     if options.speed < 0:

@@ -10,7 +10,6 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         return adhoc.send(options, options.device, options.tag)
     if options.value is None:
         raise desk.wrong("write needs a device, a tag and a value: write FILE DEVICE TAG VALUE")
-    config = load(Path(options.file))
+    config = load(desk.gateway_file(options.file))
     request = {"do": "write", "device": options.device, "tag": options.tag, "payload": options.value}
     try:
         reply: dict[str, Any] = ask(config.spool.path, request, timeout_s=_PATIENCE_S)["reply"]

@@ -165,6 +165,10 @@ def test_a_recording_ends_before_it_outgrows_its_bound(tmp_path):
         (["probe", "tcp://h", "--unit", "5", "--units", "3"], "not both"),
         (["probe", "tcp://h", "--unit", "256"], "Units go from 0 to 255"),
         (["probe", "tcp://127.0.0.1:1", "--expect", "5", "--seconds", "-1"], "expected more than 0"),
+        (["probe", "10.0.0.5:502"], "written tcp://10.0.0.5:502"),
+        (["probe", "10.0.0.5", "--expect", "5"], "written tcp://10.0.0.5"),
+        (["read", "/dev/null", "holding:1"], "Write rtu:///dev/null"),
+        (["write", "localhost", "holding:1", "2", "3"], "written tcp://localhost"),
         (["read", "tcp://h"], "Name one address"),
         (["read", "rtu:///dev/x", "holding:1"], "does not say the baud rate"),
         (["read", "tcp://h", "holding:1", "--unit", "300"], "0 to 255"),
@@ -194,6 +198,14 @@ def test_a_file_that_cannot_be_replayed_says_why(capsys, tmp_path, text, code, w
     path.write_text(text)
     assert main(["replay", str(path), "--listen", "tcp://127.0.0.1:0"]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_recording_that_an_editor_saved_in_its_own_way_is_served(capsys, tmp_path):
+    path = tmp_path / "r.txt"
+    head = "# headgate recording 1\r\n# driver: modbus\r\n# framing: rtu\r\n# note: pump 3, außen\r\n"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{head}\r\n0.1 > 01 03 00 64 00 01 C5 D5\r\n0.2 < 01\r\n".encode())
+    assert main(["replay", str(path), "--listen", "tcp://127.0.0.1:0", "--seconds", "0.05"]) == 0
+    assert "serving" in capsys.readouterr().out
 
 
 def test_a_recording_that_is_not_there_is_said(capsys, tmp_path):
