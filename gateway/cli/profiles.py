@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         found = [(name, _read(name)) for name in names]
         found = [(name, entry) for name, entry in found if _has(name, entry, options.words)]
         document = [_summary(name, entry) for name, entry in found]
-        lines = _listed(document, options.words)
+        lines = _listed(document, options.words, names)
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() if options.json else "\n".join(lines))
     return 0 if document else 1
 
@@ -84,9 +85,11 @@ def _document(name: str, entry: MappingEntry) -> dict[str, Any]:
     return {"name": name, **head, "sources": entry.sources, "tags": tags}
 
 
-def _listed(summaries: list[dict[str, Any]], words: list[str]) -> list[str]:
+def _listed(summaries: list[dict[str, Any]], words: list[str], names: list[str]) -> list[str]:
     if not summaries:
-        return [f"no profile has {' and '.join(words)}. Write headgate profiles for all of them"]
+        close = get_close_matches("/".join(words).lower(), names, 1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        return [f"no profile has {' and '.join(words)}.{meant} Write headgate profiles for all of them"]
     width = max(len(summary["name"]) for summary in summaries)
     lines = [f"{s['name']:{width}}  {s['tags']:3} tags  {s['maker']}: {s['description']}" for s in summaries]
     found = f"{len(summaries)} profile{'s' * (len(summaries) != 1)}"

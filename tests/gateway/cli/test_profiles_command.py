@@ -67,3 +67,10 @@ def test_one_profile_as_json_holds_everything(run):
 def test_the_list_is_short_where_one_profile_has_the_name_of_a_maker(run):
     names = [s["name"] for s in orjson.loads(run("janitza", "--json")[1])]
     assert names == ["janitza/umg"]
+
+
+@pytest.mark.parametrize("words", [["eastron/sdm631"], ["Eastron", "SDM631"]], ids=" ".join)
+def test_a_profile_that_is_nearly_there_is_named(run, words):
+    code, out = run(*words)[:2]
+    assert code == 1
+    assert "Did you mean eastron/sdm630?" in out
