@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
         most = parse_size(options.max_bytes)
     except ValueError as error:
         raise wrong(f"--max-bytes: {error}") from None
+    if not options.seconds > 0:
+        raise wrong(f"--seconds {options.seconds:g}: expected more than 0")
     with _created(options.out, force=options.force) as file:
         reel = Reel(file, most)
         try:

@@ -44,8 +44,10 @@ def run(options: argparse.Namespace) -> int:
         text = options.recording.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise RefusedError(f"{options.recording}: {(error.strerror or str(error)).lower()}") from error
-    if options.speed < 0:
+    if not 0 <= options.speed < float("inf"):
         raise wrong(f"--speed {options.speed:g}: expected 0 or more")
+    if options.seconds is not None and not options.seconds > 0:
+        raise wrong(f"--seconds {options.seconds:g}: expected more than 0")
     listen = options.listen
     if options.pty is not None:
         listen = f"{'ascii' if _SERIAL.search(text) else 'rtu'}://{options.pty.absolute()}"

@@ -175,6 +175,9 @@ def test_a_recording_ends_before_it_outgrows_its_bound(tmp_path):
         (["write", "tcp://h", "holding:1", "2", "3"], "an address and a value"),
         (["write", "g.yaml", "plc", "x"], "a device, a tag and a value"),
         (["record", "tcp://h", "/dev/null/x", "--max-bytes", "many"], "no size"),
+        (["record", "tcp://h", "/dev/null/x", "--seconds", "0"], "more than 0"),
+        (["replay", __file__, "--speed", "nan"], "0 or more"),
+        (["replay", __file__, "--seconds", "-1"], "more than 0"),
     ],
 )
 def test_wrong_use_says_the_cure_and_exits_with_2(capsys, arguments, words):
