@@ -66,9 +66,8 @@ class Bus(Connection):
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        super().__init__(endpoint, timeout_s=timeout_s, connect_delay_s=connect_delay_s, linger_s=linger_s)
+        super().__init__(endpoint, timeout_s=timeout_s, connect_delay_s=connect_delay_s, linger_s=linger_s, clock=clock)
         self._units = units
-        self._clock = clock
         line = str(endpoint)
         self.statistics = Statistics(line, units, metrics)
         self._dialogue = Dialogue(
@@ -88,7 +87,7 @@ class Bus(Connection):
         self._reset()
 
     def _reset(self) -> None:
-        self._waiting: list[Exchange] = []  # with requests that are not sent yet, the urgent ones first
+        self._waiting = []
         self._ahead = 0  # urgent requests in a row that went before one that waits
         self._asked: tuple[Exchange, int] | None = None  # whose request is under way
         self._since = -_NEVER  # since when somebody wants the line
@@ -143,17 +142,9 @@ class Bus(Connection):
         exchange = Exchange(requests, timeout_s, gap_s, self._loop.create_future(), urgent, is_wanted)
         if self._is_idle:
             self._since = self._loop.time()
-        self._waiting.insert(sum(e.urgent for e in self._waiting) if urgent else len(self._waiting), exchange)
+        self._enqueue(exchange)
         self._turn()
-        try:
-            await exchange.done
-        except asyncio.CancelledError:
-            # What is under way keeps its place until it is answered or late: the unit is still busy with it.
-            if exchange in self._waiting:
-                self._waiting.remove(exchange)
-                exchange.end_early()
-                self._linger()
-            raise
+        await self._wait(exchange)
         return exchange
 
     def on_data(self, data: bytes) -> None:
@@ -233,19 +224,3 @@ class Bus(Connection):
             self._asked = None
             self._since = now
             self._settle(exchange, index, outcome)
-
-    def _settle(self, exchange: Exchange, index: int, answer: bytes | Failure) -> None:
-        """Note what came of a request; tell who waits when it was the last one."""
-        exchange.answers[index] = answer
-        if isinstance(answer, Failure):
-            exchange.clean = False
-            if answer.act == "unit" and exchange.next < len(exchange.requests):
-                self._waiting.remove(exchange)
-                exchange.end_early()
-        exchange.left -= 1
-        if exchange.left:
-            return
-        if not exchange.done.done():
-            exchange.time = self._clock.wall_ms()
-            exchange.done.set_result(None)
-        self._linger()

@@ -77,11 +77,10 @@ class Client(Connection):
         linger_s: float | None = None,
         in_order: bool = False,
     ) -> None:
-        super().__init__(endpoint, timeout_s=timeout_s, connect_delay_s=connect_delay_s, linger_s=linger_s)
+        super().__init__(endpoint, timeout_s=timeout_s, connect_delay_s=connect_delay_s, linger_s=linger_s, clock=clock)
         self._units = units
         self._max_in_flight = 1 if in_order else max_in_flight
         self._in_order = in_order
-        self._clock = clock
         self.statistics = Statistics(str(endpoint), units, metrics)
         self._foreign = metrics.counter("modbus_foreign_answers_total", line=str(endpoint))
         self._transaction = 0  # goes on: what belonged to an earlier connection may still come over this one
@@ -90,7 +89,7 @@ class Client(Connection):
 
     def _reset(self) -> None:
         self._framer = Framer()
-        self._waiting: list[Exchange] = []  # with requests that are not sent yet, the urgent ones first
+        self._waiting = []
         self._ahead = 0  # urgent requests in a row that went before one that waits
         self._flights: dict[int, _Flight] = {}
         self._missed: dict[int, None] = {}  # transactions without an answer, oldest first
@@ -152,20 +151,9 @@ class Client(Connection):
         if not self._is_open:
             await self._wake()
         self._stay_awake()
-        if exchange.urgent:
-            self._waiting.insert(sum(other.urgent for other in self._waiting), exchange)
-        else:
-            self._waiting.append(exchange)
+        self._enqueue(exchange)
         self._pump()
-        try:
-            await exchange.done
-        except asyncio.CancelledError:
-            # What is under way keeps its place until it is answered or late: the device is still busy with it.
-            if exchange in self._waiting:
-                self._waiting.remove(exchange)
-                exchange.end_early()
-                self._linger()
-            raise
+        await self._wait(exchange)
 
     # --- heard ---
 
@@ -185,7 +173,7 @@ class Client(Connection):
             answer = flight.request.values_of(pdu)
             if isinstance(answer, Failure):
                 self._on_failure(flight, answer, pdu)
-            self._settle(flight, answer)
+            self._land(flight, answer)
         if answered is not None:  # of answers that come in one piece the last is timed, which is enough and cheap
             answered.tally.note(self._loop.time() - answered.deadline + answered.exchange.timeout_s)
         if self._framer.broken:
@@ -234,23 +222,12 @@ class Client(Connection):
         self._silences = 0
         self._silent.clear()
 
-    def _settle(self, flight: _Flight, answer: bytes | Failure) -> None:
-        """Note what came of a request; tell who waits when it was the last one."""
+    def _land(self, flight: _Flight, answer: bytes | Failure) -> None:
+        """A request under way is done with: its unit is left in peace as long as it wants."""
         exchange = flight.exchange
-        exchange.answers[flight.index] = answer
         if exchange.gap_s:
             self._quiet_until[flight.request.unit] = self._loop.time() + exchange.gap_s
-        if isinstance(answer, Failure):
-            exchange.clean = False
-            if answer.act == "unit" and exchange.next < len(exchange.requests):
-                self._waiting.remove(exchange)
-                exchange.end_early()
-        exchange.left -= 1
-        if not exchange.left:
-            if not exchange.done.done():
-                exchange.time = self._clock.wall_ms()
-                exchange.done.set_result(None)
-            self._linger()
+        self._settle(exchange, flight.index, answer)
 
     # --- sent ---
 
@@ -350,7 +327,7 @@ class Client(Connection):
         while len(self._missed) > _MEMORY:
             del self._missed[next(iter(self._missed))]
         for _, flight in overdue:
-            self._settle(flight, _silence(flight))
+            self._land(flight, _silence(flight))
         if overdue and self._in_order:
             self._renew()
             return

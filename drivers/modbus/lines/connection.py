@@ -1,4 +1,4 @@
-"""What a client and a bus have in common: a connection that is opened, lost, given up, and dozes while nobody asks.
+"""What a client and a bus have in common: who waits, and a connection that is opened, lost, given up, and dozes.
 
 A connection that was idle when it ended, because the device closes such connections or because we do (`linger_s`), is
 dozing: the next fetch opens it again, and nothing was missed.
@@ -10,8 +10,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+from drivers.modbus.frames.pdu import Failure
 from drivers.modbus.lines.exchange import Exchange
 from drivers.stream import Endpoint, Stream
+from gateway.clock import Clock
 from gateway.errors import LineError
 
 PATIENCE = 3
@@ -24,13 +26,21 @@ connection brings them back."""
 class Connection(ABC):
     """One way to `endpoint`, opened by `open` and ended by `close`, by the peer, or by whoever is derived from it.
 
-    `linger_s` after the last answer it dozes; None: never.
+    `linger_s` after the last answer it dozes; None: never. `clock` tells when a read was answered.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, timeout_s: float, connect_delay_s: float = 0.0, linger_s: float | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float,
+        connect_delay_s: float = 0.0,
+        linger_s: float | None = None,
+        clock: Clock,
     ) -> None:
         self._endpoint = endpoint
+        self._clock = clock
+        self._waiting: list[Exchange] = []  # with requests that are not sent yet, the urgent ones first
         self._timeout_s = timeout_s
         self._connect_delay_s = connect_delay_s
         self._linger_s = linger_s
@@ -119,6 +129,40 @@ class Connection(ABC):
         """The stream ended: unplugged, or closed by the peer or the network."""
         self._dozed = self._is_idle and self._is_proven
         self._end(error)
+
+    # --- who waits ---
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        """Let it wait for its turn: an urgent one behind those that are urgent too, any other behind all."""
+        place = sum(other.urgent for other in self._waiting) if exchange.urgent else len(self._waiting)
+        self._waiting.insert(place, exchange)
+
+    async def _wait(self, exchange: Exchange) -> None:
+        """Return when it is done with."""
+        try:
+            await exchange.done
+        except asyncio.CancelledError:
+            # What is under way keeps its place until it is answered or late: the device is still busy with it.
+            if exchange in self._waiting:
+                self._waiting.remove(exchange)
+                exchange.end_early()
+                self._linger()
+            raise
+
+    def _settle(self, exchange: Exchange, index: int, answer: bytes | Failure) -> None:
+        """Note what came of one of its requests; tell who waits when it was the last one."""
+        exchange.answers[index] = answer
+        if isinstance(answer, Failure):
+            exchange.clean = False
+            if answer.act == "unit" and exchange.next < len(exchange.requests):
+                self._waiting.remove(exchange)
+                exchange.end_early()
+        exchange.left -= 1
+        if not exchange.left:
+            if not exchange.done.done():
+                exchange.time = self._clock.wall_ms()
+                exchange.done.set_result(None)
+            self._linger()
 
     # --- kept open ---
 
