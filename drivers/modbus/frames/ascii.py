@@ -17,13 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from drivers.modbus.frames import framer
 from drivers.modbus.frames.framer import Heard
 from drivers.modbus.frames.pdu import Request
 
 _LONGEST = 513
 _AROUND = 7  # ":", unit, LRC, CR LF: what a frame has besides the PDU
-_KEPT = 2 * _LONGEST
-"""What is kept of characters that are no frame. A line of pure noise must not fill the memory."""
 
 _END = b"\r\n"
 
@@ -33,15 +32,11 @@ def lrc(data: bytes) -> int:
     return -sum(data) & 0xFF
 
 
-class Framer:
+class Framer(framer.Framer):
     """Finds frames in what is heard, however it was split, and keeps what is none until `clear`."""
 
-    __slots__ = ("_from", "_heard", "_lost")
-
-    def __init__(self) -> None:
-        self._heard = b""  # since the last frame
-        self._from = 0  # before that, no frame begins
-        self._lost = 0  # bytes before a frame, or too many to be kept
+    _KEPT = 2 * _LONGEST
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"<ascii framer holds {len(self._heard)} characters>"
@@ -62,18 +57,11 @@ class Framer:
         """A silence after which no more of a frame will come: long where one has begun [V1.02 2.5.2.1]."""
         return 1.0 if self._from < len(self._heard) else 0.05
 
-    @property
-    def rest(self) -> int:
-        """How many characters were heard since the last frame."""
-        return len(self._heard)
-
     def receive(self, data: bytes, wanted: Sequence[Request]) -> list[Heard]:  # noqa: ARG002 - frames say where they end
         """The frames that are complete with `data`."""
         self._heard += data
         frames = list(self._cut())
-        if (excess := len(self._heard) - _KEPT) > 0:
-            self._heard, self._lost = self._heard[excess:], self._lost + excess
-            self._from = max(0, self._from - excess)
+        self._trim()
         return frames
 
     def settle(self, wanted: Sequence[Request]) -> list[Heard]:  # noqa: ARG002 - nothing hides behind a beginning
@@ -81,17 +69,8 @@ class Framer:
         self._from = len(self._heard)
         return []
 
-    def clear(self) -> int:
-        """Forget all of it. Returns how many characters belonged to no frame since the last time."""
-        noise = self._lost + len(self._heard)
-        self._heard, self._from, self._lost = b"", 0, 0
-        return noise
-
     def is_damaged(self, request: Request) -> bool:
-        """Whether what is left must have been the answer to that request: its head is there, or all but its head.
-
-        To be sure matters: asking again while the answer is still to come makes two answers out of one.
-        """
+        """Whether what is left must have been the answer to that request: its head is there, or all but its head."""
         heard = self._heard.upper()
         whole = bytes((request.unit,)) + request.head
         if request.head[:2] != request.pdu[:2]:  # else it may have been our own request, come back damaged

@@ -23,14 +23,13 @@ from array import array
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+from drivers.modbus.frames import framer
 from drivers.modbus.frames.framer import Heard
 from drivers.modbus.frames.pdu import Request
 
 _LONGEST = 256
 _AROUND = 3  # unit and CRC: what a frame has besides the PDU
 _EXCEPTION = 5
-_KEPT = 4 * _LONGEST
-"""What is kept of bytes that are no frame. A line of pure noise must not fill the memory."""
 
 _LENGTHS: dict[int, tuple[tuple[int, int], ...]] = {
     **dict.fromkeys((1, 2, 3, 4), ((0, 8), (2, 5))),
@@ -86,19 +85,15 @@ def _words() -> array[int]:
     return array("H", (a ^ b for b in second for a in first))
 
 
-class Framer:
+class Framer(framer.Framer):
     """Finds frames in what is heard, however it was split, and keeps what is none until `clear`."""
 
     patience_s = 0.05
     """A silence after which no more of a frame will come: far more than 1.5 characters, for adapters hold bytes back
     for 16 ms, and serial device servers for longer."""
 
-    __slots__ = ("_from", "_heard", "_lost")
-
-    def __init__(self) -> None:
-        self._heard = b""  # since the last frame
-        self._from = 0  # before that, no frame begins
-        self._lost = 0  # bytes before a frame, or too many to be kept
+    _KEPT = 4 * _LONGEST
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"<rtu framer holds {len(self._heard)} bytes>"
@@ -114,11 +109,6 @@ class Framer:
         """How many characters a PDU of that size takes on the line."""
         return size + _AROUND
 
-    @property
-    def rest(self) -> int:
-        """How many bytes were heard since the last frame."""
-        return len(self._heard)
-
     def receive(self, data: bytes, wanted: Sequence[Request]) -> list[Heard]:
         """The frames that are complete with `data`. `wanted` are the requests whose answers may come."""
         self._heard += data
@@ -128,17 +118,8 @@ class Framer:
         """The line is silent: what is not complete will never be. The frames that stand behind the beginning of one."""
         return list(self._cut(wanted, quiet=True))
 
-    def clear(self) -> int:
-        """Forget all of it. Returns how many bytes belonged to no frame since the last time."""
-        noise = self._lost + len(self._heard)
-        self._heard, self._from, self._lost = b"", 0, 0
-        return noise
-
     def is_damaged(self, request: Request) -> bool:
-        """Whether what is left must have been the answer to that request: its head is there, or all but its head.
-
-        To be sure matters: asking again while the answer is still to come makes two answers out of one.
-        """
+        """Whether what is left must have been the answer to that request: its head is there, or all but its head."""
         heard, unit = self._heard, bytes((request.unit,))
         whole = unit + request.head
         if request.head[:2] != request.pdu[:2]:  # else it may have been our own request, come back damaged
@@ -167,9 +148,7 @@ class Framer:
                 break  # what looks like a frame inside our answer is values
             at += 1
         self._from = len(self._heard) if first_open < 0 else first_open
-        if (excess := len(self._heard) - _KEPT) > 0:
-            self._heard, self._lost = self._heard[excess:], self._lost + excess
-            self._from = max(0, self._from - excess)
+        self._trim()
 
     def _match(self, at: int, wanted: Sequence[Request]) -> int:
         """The length of the frame that begins there, or _NONE, _OPEN, _OURS."""
