@@ -221,3 +221,25 @@ def bus_on(wire, *, clock, metrics, **options):
 def wire_kit():
     """The line's classes, for tests that want everything new for each example."""
     return SimpleNamespace(Wire=Wire, bus_on=bus_on, seal=seal, CHARACTER_S=CHARACTER_S)
+
+
+@pytest.fixture
+def play(run, connect):
+    """Run `script(client, fetch)` on an open connection, which the test's own fixture `connect` makes."""
+
+    def runner(script, *, timeout_s=1.0, gap_s=0.0, **options):
+        async def main():
+            client = connect(**options)
+
+            async def fetch(*requests, urgent=False, timeout_s=timeout_s, gap_s=gap_s):
+                return (await client.fetch(requests, timeout_s=timeout_s, gap_s=gap_s, urgent=urgent)).answers
+
+            await client.open()
+            try:
+                return await script(client, fetch)
+            finally:
+                await client.close()
+
+        return run(main())
+
+    return runner

@@ -26,28 +26,6 @@ def connect(peer, clock, metrics):
     return make
 
 
-@pytest.fixture
-def play(run, connect):
-    """Run `script(client, fetch)` on an open connection."""
-
-    def runner(script, *, timeout_s=1.0, gap_s=0.0, **options):
-        async def main():
-            client = connect(**options)
-
-            async def fetch(*requests, timeout_s=timeout_s):
-                return (await client.fetch(requests, timeout_s=timeout_s, gap_s=gap_s)).answers
-
-            await client.open()
-            try:
-                return await script(client, fetch)
-            finally:
-                await client.close()
-
-        return run(main())
-
-    return runner
-
-
 def now():
     return asyncio.get_running_loop().time()
 

@@ -29,29 +29,6 @@ def connect(peer, clock, metrics):
     return make
 
 
-@pytest.fixture
-def play(run, connect):
-    """Run `script(client, fetch)` on an open connection."""
-
-    def runner(script, **options):
-        async def main():
-            client = connect(**options)
-
-            async def fetch(*requests, urgent=False, gap_s=0.0, timeout_s=1.0):
-                exchange = await client.fetch(requests, timeout_s=timeout_s, gap_s=gap_s, urgent=urgent)
-                return exchange.answers
-
-            await client.open()
-            try:
-                return await script(client, fetch)
-            finally:
-                await client.close()
-
-        return run(main())
-
-    return runner
-
-
 def now():
     return asyncio.get_running_loop().time()
 
