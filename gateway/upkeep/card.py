@@ -82,33 +82,38 @@ def measure(folder: Path, seconds: float, *, advance: Callable[[int], None]) -> 
 def _flushes(file: int, seconds: float, advance: Callable[[int], None]) -> list[float]:
     """How long each flush of one fresh block took. Contents differ, so that no card can save itself the work."""
     times: list[float] = []
-    end = time.perf_counter() + seconds
-    offset = 0
-    before = time.perf_counter()
-    while before < end or not times:
+    offset, told = 0, 0
+    start = now = time.perf_counter()
+    while now < start + seconds or not times:
         os.pwrite(file, os.urandom(_BLOCK), offset)
         began = time.perf_counter()
         os.fdatasync(file)
         now = time.perf_counter()
         times.append(now - began)
-        advance(round((now - before) * 1000))
-        before, offset = now, (offset + _BLOCK) % _AREA
+        told = _tell(now - start, told, advance)
+        offset = (offset + _BLOCK) % _AREA
     return times
 
 
 def _stream(file: int, seconds: float, advance: Callable[[int], None]) -> float:
     """Bytes per second in pieces of a MiB, each flushed."""
     piece = os.urandom(_PIECE)
-    done = 0
-    began = before = time.perf_counter()
-    while before < began + seconds or not done:
+    done, told = 0, 0
+    start = now = time.perf_counter()
+    while now < start + seconds or not done:
         os.pwrite(file, piece, done % _AREA)
         os.fdatasync(file)
         done += _PIECE
         now = time.perf_counter()
-        advance(round((now - before) * 1000))
-        before = now
-    return done / (before - began)
+        told = _tell(now - start, told, advance)
+    return done / (now - start)
+
+
+def _tell(gone_s: float, told_ms: int, advance: Callable[[int], None]) -> int:
+    """Tell the whole ms since the last telling; return all told. A fast flush takes less than one, and many add up."""
+    gone_ms = int(gone_s * 1000)
+    advance(gone_ms - told_ms)
+    return gone_ms
 
 
 def medium(folder: Path, *, system: Path = Path("/")) -> Medium:
