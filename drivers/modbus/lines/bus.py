@@ -32,9 +32,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from drivers.modbus.frames.framer import Framer
 from drivers.modbus.frames.pdu import Failure, Request
 from drivers.modbus.lines.connection import Connection
-from drivers.modbus.lines.dialogue import Counters, Dialogue, Echo
+from drivers.modbus.lines.dialogue import Counters, Dialogue
 from drivers.modbus.lines.exchange import MOST_AHEAD, Exchange, IsWanted
 from drivers.modbus.lines.statistics import Statistics
+from drivers.modbus.lines.url import Echo
 from drivers.stream import Endpoint
 from gateway.clock import Clock
 from gateway.metrics import Metrics

@@ -21,22 +21,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from drivers.modbus.frames.framer import Framer
 from drivers.modbus.frames.pdu import READ_COILS, READ_HOLDING_REGISTERS, WRITE_COIL, WRITE_COILS, Failure, Request
 from drivers.modbus.lines import doubt
 from drivers.modbus.lines.doubt import Unit
+from drivers.modbus.lines.pace import Pace
 from drivers.modbus.lines.statistics import Statistics
+from drivers.modbus.lines.url import Echo
 from gateway.metrics import Counter
 
 _NEVER = float("inf")
 _BROADCAST = 0
 _TURNAROUND_S = 0.1
 """What units get to obey a broadcast, before the next request [V1.02 2.4.1: typically 100 to 200 ms]."""
-_SILENCE_CHARACTERS = 3.5
-_SILENCE_S = 0.00175
-"""Above 19,200 baud the silence between two frames gets no shorter [V1.02 2.5.1.1]."""
 _CHUNK = 20
 """So many characters a UART or its driver may collect before it passes them on."""
 _ECHOLESS = 3
@@ -47,8 +45,6 @@ _LONGEST_PDU = 253
 _MAX_LATE = 3.0
 """How long after its request an answer may come, in timeouts, where the file does not say."""
 _RETRIES = 2
-
-Echo = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +126,7 @@ class Dialogue:
         self._framer = framer
         self._own = units
         self._character_s = character_s
-        self._silence_s = max(_SILENCE_CHARACTERS * character_s, _SILENCE_S) if character_s else 0.0
+        self._silence_s = Pace(character_s).silence_s
         self._max_late_s = max_late_s
         self._retries = retries
         self._echo_wish = echo
