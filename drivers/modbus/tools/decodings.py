@@ -23,7 +23,7 @@ from heapq import nlargest
 from typing import Any, TypeAlias, cast
 
 from drivers.modbus.values import address as addresses
-from drivers.modbus.values.decode import ORDERS
+from drivers.modbus.values.decode import ORDERS, SWAPPED, swap
 from drivers.modbus.values.kinds import KINDS, Kind
 from gateway.driver import Candidate, Decoding, Expected, Patch
 from gateway.model import Value
@@ -86,17 +86,14 @@ def _ways() -> tuple[_Way, ...]:
 
 def _values(data: bytes, way: _Way) -> list[Value]:
     """The value that begins at each register, read that way; None where the bytes are none."""
-    if way.order in ("CDAB", "BADC"):
-        swapped = bytearray(data)
-        swapped[::2], swapped[1::2] = data[1::2], data[::2]
-        data = bytes(swapped)
-    endian = "<" if way.order in ("CDAB", "DCBA") else ">"
+    swapped, endian = SWAPPED[way.order]
+    words = swap(data) if swapped else data
     count = len(data) // 2 - way.width + 1
     values: list[Value] = [None] * count
     for phase in range(min(way.width, count)):  # each C call takes every value that begins so many registers later
         n = len(range(phase, count, way.width))
         form = f"{endian}{n}{way.kind.code}"
-        values[phase :: way.width] = struct.unpack_from(form, data, phase * 2)
+        values[phase :: way.width] = struct.unpack_from(form, words, phase * 2)
     if way.kind.name.startswith("bcd"):
         values = [_decimal(value, way.width * 4) for value in values]
     return values
@@ -145,7 +142,7 @@ def _row(patch: Patch, kind: str, order: str) -> Iterator[Decoding]:
 def _text(data: bytes, order: str) -> Value:
     """The bytes as text, without NUL and spaces at its end; a point stands for what does not print."""
     if order == "BADC":
-        data = b"".join(data[i : i + 2][::-1] for i in range(0, len(data), 2))
+        data = swap(data).tobytes()
     return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data.rstrip(b"\0 "))
 
 

@@ -46,7 +46,8 @@ Cell: TypeAlias = tuple[int, str, str, int]
 """First register, struct code, order, bytes: one thing to unpack."""
 
 ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
-_SWAPPED = {"ABCD": (False, ">"), "CDAB": (True, "<"), "BADC": (True, ">"), "DCBA": (False, "<")}
+SWAPPED = {"ABCD": (False, ">"), "CDAB": (True, "<"), "BADC": (True, ">"), "DCBA": (False, "<")}
+"""For each order whether the two bytes of each register are swapped, and what that makes of it, as `struct` says it."""
 
 _FLOAT32 = struct.Struct(">f")
 _BITS = tuple(tuple(bool(byte >> bit & 1) for bit in range(8)) for byte in range(256))
@@ -152,7 +153,7 @@ def finisher(field: Field) -> Finish | None:
         return _number_reader(field)
     if field.kind.name == "string":
         return _text_reader(field)
-    read, turned = _element_reader(field), _SWAPPED[field.order][1] == "<"
+    read, turned = _element_reader(field), SWAPPED[field.order][1] == "<"
     if not field.count:
         return (lambda raw: read(raw[::-1])) if turned else read
     octets = field.kind.octets
@@ -258,7 +259,7 @@ def picker(order: Sequence[int], width: int) -> Pick | None:
     return itemgetter(*order)
 
 
-def _swap(payload: bytes) -> array[int]:
+def swap(payload: bytes) -> array[int]:
     """The two bytes of each register swapped."""
     words = array("H", payload)
     words.byteswap()
@@ -274,7 +275,7 @@ def _passes(fields: Iterable[Field], registers: int) -> tuple[list[_Pass], dict[
     passes: list[_Pass] = []
     column_of_cell: dict[Cell, int] = {}
     for order in ORDERS:
-        swapped, endian = _SWAPPED[order]
+        swapped, endian = SWAPPED[order]
         for layer in _layers(sorted({f.cell for f in fields if f.order == order})):
             form, end = endian, 0
             for cell in layer:
@@ -327,12 +328,12 @@ def _gather(passes: Sequence[_Pass], spread: Decode | None) -> Decode:
     """All columns of a block: one unpacking after the other, then the bits."""
     if len(passes) == 1 and spread is None:
         swapped, unpack = passes[0]
-        return (lambda payload: unpack(_swap(payload))) if swapped else unpack
+        return (lambda payload: unpack(swap(payload))) if swapped else unpack
 
     swaps = any(swapped for swapped, _ in passes)
 
     def gather(payload: bytes) -> Sequence[Value]:
-        turned = _swap(payload) if swaps else b""
+        turned = swap(payload) if swaps else b""
         columns: list[Value] = []
         for swapped, unpack in passes:
             columns += unpack(turned if swapped else payload)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drivers.modbus.values.decode import Field
+from drivers.modbus.values.decode import SWAPPED, Field, swap
 from drivers.modbus.values.kinds import truth, within
 
 _FILL = {"nul": b"\0", "space": b" "}
@@ -52,13 +52,10 @@ def encode_coils(field: Field, value: Any) -> list[bool]:
 
 def arrange(data: bytes, order: str) -> bytes:
     """Big-endian bytes of one value in the order of the wire; and back, for each order undoes itself."""
-    if order in ("CDAB", "DCBA"):
+    swapped, endian = SWAPPED[order]
+    if endian == "<":
         data = data[::-1]
-    if order in ("CDAB", "BADC"):
-        swapped = bytearray(data)
-        swapped[::2], swapped[1::2] = data[1::2], data[::2]
-        data = bytes(swapped)
-    return data
+    return swap(data).tobytes() if swapped else data
 
 
 def _encode_one(field: Field, value: Any) -> bytes:
