@@ -69,6 +69,8 @@ _FRAMINGS: Final[Mapping[str, Framing]] = {
     "rtuovertcp": "rtu",
     "asciiovertcp": "ascii",
 }
+SCHEMES = tuple(_FRAMINGS)
+"""What a url may begin with."""
 _NOT_BUILT: Final[Mapping[str, str]] = {
     "udp": "Modbus over UDP is not built: such devices nearly always speak Modbus TCP too",
     "tls": "Modbus over TLS is not built: let a TLS tunnel beside the gateway, such as stunnel, listen on 127.0.0.1",

@@ -31,13 +31,12 @@ class Block:
 
         What other functions read has one address a block.
         """
-        table, first, end = slots[0].address.table, slots[0].start, max(s.end for s in slots)
+        table, request = slots[0].address.table, ask(unit, slots)
         if table.alone:
-            request = alone.ask(unit, slots[0].address, slots[0].count)
             return cls(request, tuple(slots), alone.decode(slots))
-        fields = [replace(s.field, at=s.start - first) for s in slots]
-        decode = decode_coils(fields, end - first) if table.bits else decode_registers(fields, end - first)
-        return cls(Request(unit, table.function, first, end - first), tuple(slots), decode)
+        fields = [replace(s.field, at=s.start - request.address) for s in slots]
+        decode = decode_coils(fields, request.count) if table.bits else decode_registers(fields, request.count)
+        return cls(request, tuple(slots), decode)
 
     def __str__(self) -> str:
         if self.slots[0].address.table.alone:
@@ -61,6 +60,14 @@ class Block:
             return None
         cut = min(cuts, key=lambda i: abs(2 * i - len(self.slots)))
         return Block.of(self.request.unit, self.slots[:cut]), Block.of(self.request.unit, self.slots[cut:])
+
+
+def ask(unit: int, slots: Sequence[Slot]) -> Request:
+    """The request of the block of these slots."""
+    table, first = slots[0].address.table, slots[0].start
+    if table.alone:
+        return alone.ask(unit, slots[0].address, slots[0].count)
+    return Request(unit, table.function, first, max(s.end for s in slots) - first)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from drivers.modbus.frames.pdu import Failure, Request
 from drivers.modbus.lines.exchange import Exchange, Transport
 from drivers.modbus.lines.pace import Pace
 from drivers.modbus.polling import plan
-from drivers.modbus.polling.block import Block, Plan
+from drivers.modbus.polling.block import Block, Plan, ask
 from drivers.modbus.polling.course import Course
 from drivers.modbus.polling.holes import Node
 from drivers.modbus.polling.learning import Finding, Learned, Limit
@@ -219,8 +219,8 @@ class Poller:
 def _least(device: Device) -> Request | None:
     """The smallest request that reads one of the device's tags."""
     own = plan.options_of(device)
-    blocks = (Block.of(own.unit, [locate(tag, own)]) for tag in device.tags)
-    return min((block.request for block in blocks), key=lambda request: request.size or 256, default=None)
+    requests = (ask(own.unit, [locate(tag, own)]) for tag in device.tags)
+    return min(requests, key=lambda request: request.size or 256, default=None)
 
 
 def _why(nodes: Iterable[Node]) -> str:

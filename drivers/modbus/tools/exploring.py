@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from drivers.modbus.frames.pdu import MAX_BITS, MAX_REGISTERS, Failure
 from drivers.modbus.lines.exchange import Transport
-from drivers.modbus.lines.url import route_of
+from drivers.modbus.lines.url import SCHEMES, route_of
 from drivers.modbus.options import DeviceOptions
 from drivers.modbus.polling.plan import options_of
 from drivers.modbus.values import address as addresses
@@ -66,9 +66,7 @@ def _checked(unit: int) -> int:
 class Explorer:
     """The part of the driver that tools use. The driver makes what is declared here."""
 
-    SCHEMES: ClassVar[tuple[str, ...]] = (
-        "tcp", "rtu", "ascii", "rtu+tcp", "ascii+tcp", "rtuovertcp", "asciiovertcp",
-    )  # fmt: skip
+    SCHEMES: ClassVar[tuple[str, ...]] = SCHEMES
 
     _client: Transport
     _clock: Clock
