@@ -45,34 +45,23 @@ class Tools:
 
     async def _discover(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         patience = request.get("patience_s")
-        try:
-            with self._peeks(request) as driver:
-                finding = await driver.discover(
-                    _number(request, "unit"),
-                    patience_s=min(float(patience), _LONGEST_PATIENCE_S) if isinstance(patience, int | float) else None,
-                    thorough=request.get("thorough") is True,
-                )
-        except ValueError as error:
-            raise HeadgateError(str(error)) from error
+        with self._peeks(request) as driver:
+            finding = await driver.discover(
+                _number(request, "unit"),
+                patience_s=min(float(patience), _LONGEST_PATIENCE_S) if isinstance(patience, int | float) else None,
+                thorough=request.get("thorough") is True,
+            )
         return {"finding": None if finding is None else asdict(finding)}
 
     async def _peek(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            with self._peeks(request) as driver:
-                patch = await driver.peek(
-                    _number(request, "unit"), _text(request, "address"), _number(request, "count")
-                )
-        except ValueError as error:
-            raise HeadgateError(str(error)) from error
+        with self._peeks(request) as driver:
+            patch = await driver.peek(_number(request, "unit"), _text(request, "address"), _number(request, "count"))
         return {"patch": document(patch)}
 
     async def _survey(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         most = min(_number(request, "requests"), _MOST_REQUESTS)
-        try:
-            with self._peeks(request) as driver:
-                found = await driver.survey(_number(request, "unit"), _text(request, "area"), requests=most)
-        except ValueError as error:
-            raise HeadgateError(str(error)) from error
+        with self._peeks(request) as driver:
+            found = await driver.survey(_number(request, "unit"), _text(request, "area"), requests=most)
         patches = [document(patch) for patch in found.patches]
         return {"patches": patches, "requests": found.requests, "rest": found.rest, "short": found.short}
 
@@ -98,10 +87,14 @@ class Tools:
 
     @contextmanager
     def _peeks(self, request: Mapping[str, Any]) -> Iterator[Peeks]:
+        """The driver that is asked. What it cannot make sense of, a ValueError, is a HeadgateError to who asked."""
         with self._borrow(_text(request, "device")) as driver:
             if not isinstance(driver, Peeks):
                 raise HeadgateError("the driver of this line cannot be asked for anything but its tags")
-            yield driver
+            try:
+                yield driver
+            except ValueError as error:
+                raise HeadgateError(str(error)) from error
 
 
 @dataclass(slots=True, eq=False)
