@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.cli.desk import device_of, driver_of, gateway_file, of_device, opened, split_unit, unit_of, wrong
-from gateway.config import load
+from gateway.cli.desk import at_url, driver_of, wrong
 from gateway.driver import Decoding, Patch, Writes
 from gateway.errors import FieldError, HeadgateError, RefusedError, TagError
 from gateway.mapping.document import resolve_scalar
 from gateway.model import Device, Tag, Value, WriteRules
-from gateway.quantities import parse_duration
 
 if TYPE_CHECKING:
     from gateway.cli.desk import Desk
@@ -37,13 +35,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def show(options: argparse.Namespace, device: str | None, address: str) -> int:
+def show(options: argparse.Namespace, at: AbstractAsyncContextManager[tuple[Desk, int]], address: str) -> int:
     """Read one address and print what it may mean. Exit code 1 when it cannot be read."""
-    return asyncio.run(_show(options, device, address))
+    return asyncio.run(_show(options, at, address))
 
 
-async def _show(options: argparse.Namespace, device: str | None, address: str) -> int:
-    async with _desk(options, device) as (desk, unit):
+async def _show(options: argparse.Namespace, at: AbstractAsyncContextManager[tuple[Desk, int]], address: str) -> int:
+    async with at as (desk, unit):
         patch = await _peek(desk, unit, address, options.count)
         try:
             decodings = desk.driver.decodings(patch, kind=options.type, order=options.order)
@@ -57,37 +55,6 @@ async def _show(options: argparse.Namespace, device: str | None, address: str) -
         print(f"{patch.address} of unit {unit} at {desk.url}, {_counted(patch)}")
         print("\n".join([*_words(patch), "", *_table(decodings, single=bool(options.type))]))
     return 0
-
-
-@asynccontextmanager
-async def _desk(options: argparse.Namespace, device: str | None) -> AsyncIterator[tuple[Desk, int]]:
-    if device is not None:
-        config = load(gateway_file(options.file))
-        found = device_of(config, device)
-        async with of_device(config, found) as desk:
-            yield desk, unit_of(found) if options.unit is None else options.unit
-        return
-    url, unit = _place(options)
-    async with opened(url, (unit,), timeout_s=_timeout(options)) as own:
-        yield own, unit
-
-
-def _place(options: argparse.Namespace) -> tuple[str, int]:
-    """The url and unit that were named. Raises FileError."""
-    url, said = split_unit(str(options.file))
-    unit = next((number for number in (options.unit, said) if number is not None), 1)
-    if not 0 <= unit <= 255:
-        raise wrong(f"--unit {unit} is none. Units go from 0 to 255")
-    if len(driver_of(url)[1].settings(url)) > 1:
-        raise wrong(f"{url} does not say the baud rate. `headgate probe {url}` finds it")
-    return url, unit
-
-
-def _timeout(options: argparse.Namespace) -> float | None:
-    try:
-        return None if options.timeout is None else parse_duration(options.timeout)
-    except ValueError as error:
-        raise wrong(f"--timeout: {error}") from None
 
 
 async def _peek(desk: Desk, unit: int, address: str, count: int | None) -> Patch:
@@ -168,21 +135,19 @@ def send(options: argparse.Namespace, address: str, text: str) -> int:
 async def _send(options: argparse.Namespace, address: str, text: str) -> int:
     from gateway.cli.queue_target import confirm
 
-    url, unit = _place(options)
     tag = Tag(name="value", address=address, type=options.type, order=options.order, write=WriteRules())
     value = _value(text)
-    name, _ = driver_of(url)
     how = " ".join(filter(None, (tag.type, tag.order)))
-    async with opened(url, (unit,), timeout_s=_timeout(options)) as desk:
+    async with at_url(options, options.file) as (desk, unit):
         live = desk.live
         can_write = isinstance(live, Writes)
         if not can_write:
-            raise RefusedError(f"the driver '{name}' cannot write")
+            raise RefusedError(f"the driver '{driver_of(desk.url)[0]}' cannot write")
         try:
             device: Device = live.station(unit)
             live.check_write(device, tag)
             sent = live.spell(device, tag, value)
-            what = f"Write {text}{f' as {how}' if how else ''} to {address} of unit {unit} at {url} (sent: {sent})"
+            what = f"Write {text}{f' as {how}' if how else ''} to {address} of unit {unit} at {desk.url} (sent: {sent})"
             if not confirm(options, what):
                 return 1
             await live.write(device, tag, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -17,6 +18,7 @@ from gateway.driver import Driver, Finding, Model, Patch, Peeks, Survey, find, i
 from gateway.errors import FileError, LineError, Mistake, RefusedError
 from gateway.metrics import Metrics
 from gateway.model import Device, Place
+from gateway.quantities import parse_duration
 from gateway.tools import patch_of
 
 if TYPE_CHECKING:
@@ -90,6 +92,22 @@ def driver_of(url: str) -> tuple[str, type[Peeks]]:
     raise wrong(f"no installed driver has urls like {scheme}://. There are {', '.join(f'{s}://' for s in known)}")
 
 
+def settled(url: str) -> type[Peeks]:
+    """The driver of a url that leaves no setting of its line open. Raises FileError."""
+    _, driver = driver_of(url)
+    if len(driver.settings(url)) > 1:
+        raise wrong(f"{url} does not say the baud rate. `headgate probe {url}` finds it")
+    return driver
+
+
+def timeout_of(options: argparse.Namespace) -> float | None:
+    """What `--timeout` says; None where nobody said. Raises FileError."""
+    try:
+        return None if options.timeout is None else parse_duration(options.timeout)
+    except ValueError as error:
+        raise wrong(f"--timeout: {error}") from None
+
+
 # --- opened by us ---------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +164,18 @@ async def opened(url: str, units: Sequence[int], *, timeout_s: float | None = No
         yield Own(url, driver, live)
 
 
+@asynccontextmanager
+async def at_url(options: argparse.Namespace, text: str) -> AsyncIterator[tuple[Own, int]]:
+    """The line of a url, and the unit to ask: that of `--unit`, else the url's own, else 1."""
+    url, said = split_unit(text)
+    unit = next((number for number in (options.unit, said) if number is not None), 1)
+    if not 0 <= unit <= 255:
+        raise wrong(f"--unit {unit} is none. Units go from 0 to 255")
+    settled(url)
+    async with opened(url, (unit,), timeout_s=timeout_of(options)) as desk:
+        yield desk, unit
+
+
 # --- of a file ------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +230,14 @@ async def of_device(config: Config, device: Device) -> AsyncIterator[Desk]:
     else:
         print(f"through the running gateway '{config.gateway}'", file=sys.stderr)
         yield Running(device.url, kind, config.spool.path, device.name)
+
+
+@asynccontextmanager
+async def at_device(options: argparse.Namespace, config: Config, name: str) -> AsyncIterator[tuple[Desk, int]]:
+    """The line of the device of that name, and the unit to ask: that of `--unit`, else the device's own."""
+    device = device_of(config, name)
+    async with of_device(config, device) as desk:
+        yield desk, unit_of(device) if options.unit is None else options.unit
 
 
 def line_of(config: Config, device: Device) -> Sequence[Device]:

@@ -6,19 +6,18 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.cli.desk import device_of, driver_of, gateway_file, is_url, of_device, opened, split_unit, unit_of, wrong
+from gateway.cli.desk import at_device, at_url, gateway_file, is_url, wrong
 from gateway.config import load
 from gateway.driver import Candidate, Expected, Patch
 from gateway.errors import DeviceError, LineError, RefusedError, TagError
-from gateway.quantities import parse_duration
 
 if TYPE_CHECKING:
     from gateway.cli.desk import Desk
@@ -68,27 +67,14 @@ async def search(options: argparse.Namespace) -> int:
     return 0 if all(ranked) else 1
 
 
-@asynccontextmanager
-async def _desk(options: argparse.Namespace) -> AsyncIterator[tuple[Desk, int]]:
-    """The line, and the unit that somebody means."""
-    if not is_url(options.target):
-        config = load(gateway_file(options.target))
-        if options.device is None:
-            raise wrong("--expect needs a device. Name one of the file: " + ", ".join(d.name for d in config.devices))
-        device = device_of(config, options.device)
-        async with of_device(config, device) as desk:
-            yield desk, unit_of(device) if options.unit is None else options.unit
-        return
-    url, said = split_unit(options.target)
-    unit = next((number for number in (options.unit, said) if number is not None), 1)
-    if len(driver_of(url)[1].settings(url)) > 1:
-        raise wrong(f"{url} does not say the baud rate. `headgate probe {url}` finds it")
-    try:
-        timeout_s = None if options.timeout is None else parse_duration(options.timeout)
-    except ValueError as error:
-        raise wrong(f"--timeout: {error}") from None
-    async with opened(url, (unit,), timeout_s=timeout_s) as own:
-        yield own, unit
+def _desk(options: argparse.Namespace) -> AbstractAsyncContextManager[tuple[Desk, int]]:
+    """The line, and the unit that somebody means. Raises FileError."""
+    if is_url(options.target):
+        return at_url(options, options.target)
+    config = load(gateway_file(options.target))
+    if options.device is None:
+        raise wrong("--expect needs a device. Name one of the file: " + ", ".join(d.name for d in config.devices))
+    return at_device(options, config, options.device)
 
 
 def _expected(text: str, tolerance: str) -> Expected:

@@ -23,6 +23,7 @@ from gateway.cli.desk import (
     of_device,
     opened,
     split_unit,
+    timeout_of,
     unit_of,
     wrong,
 )
@@ -31,7 +32,6 @@ from gateway.driver import Decoding, Finding
 from gateway.errors import HeadgateError, RefusedError
 from gateway.mapping.identify import fits, signs
 from gateway.model import Device, Value
-from gateway.quantities import parse_duration
 
 SUMMARY = "Find out who answers on a line, which profile fits, and with --expect where a value lives."
 
@@ -137,12 +137,9 @@ def parse_units(text: str | None) -> tuple[int, ...]:
 
 def patience(options: argparse.Namespace, usual: float) -> float:
     """How long a unit may take. Raises FileError."""
-    if options.timeout is None:
+    said = timeout_of(options)
+    if said is None:
         return usual
-    try:
-        said = parse_duration(options.timeout)
-    except ValueError as error:
-        raise wrong(f"--timeout: {error}") from None
     if not _SHORTEST_S <= said <= _LONGEST_S:
         raise wrong(f"--timeout {options.timeout} is outside 10ms … 1m")
     return said

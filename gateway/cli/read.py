@@ -16,7 +16,7 @@ import orjson
 from gateway import demo
 from gateway.acquisition.line import Line
 from gateway.cli import adhoc
-from gateway.cli.desk import gateway_file, is_url, wrong
+from gateway.cli.desk import at_device, at_url, gateway_file, is_url, wrong
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.control import NotRunningError, ask
@@ -46,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
     if is_url(options.file):
         if options.device is None or options.tag is not None:
             raise wrong(f"read {options.file} what? Name one address, like holding:100")
-        return adhoc.show(options, None, options.device)
+        return adhoc.show(options, at_url(options, options.file), options.device)
     config = load(gateway_file(options.file))
     if options.tag is not None and _is_address(config, options.device, options.tag):
-        return adhoc.show(options, options.device, options.tag)
+        return adhoc.show(options, at_device(options, config, options.device), options.tag)
     _check(config, options.device, options.tag)
     try:
         answer = ask(config.spool.path, {"do": "read", "device": options.device})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from gateway.acquisition.line import Line
-from gateway.cli.desk import device_of, driver_of, gateway_file, is_url, line_of, split_unit, wrong
+from gateway.cli.desk import device_of, gateway_file, is_url, line_of, settled, split_unit, wrong
 from gateway.cli.probe import parse_units
 from gateway.clock import SystemClock
 from gateway.config import Config, load
@@ -199,9 +199,7 @@ async def _read_device(options: argparse.Namespace, reel: Reel) -> None:
     """Ask each unit who it is and read all that it lets be read, again and again: a copy of the device."""
     url, said = split_unit(options.target)
     units = parse_units(options.units) if said is None else (said,)
-    _, driver = driver_of(url)
-    if len(driver.settings(url)) > 1:
-        raise wrong(f"{url} does not say the baud rate. `headgate probe {url}` finds it")
+    driver = settled(url)
     live: Any = driver.bare(url, units, timeout_s=None, clock=SystemClock(), metrics=Metrics())
     _begin(live, reel.note)
     async with live:
