@@ -149,6 +149,7 @@ class App:
             metrics=self.metrics,
             number=self._groups,
             memory=self._lessons,
+            room=self.spool.room,
         )
         self._groups += sum(len(file.groups[device.name]) for device in devices)
         self._lines[key.port] = line
@@ -342,7 +343,7 @@ class App:
             "failures": 0 if health is None else health.failures,
             "ask_again_s": None if health is None else health.ask_again_s,
             "resting": 0 if health is None else health.resting,
-            "tags": len(device.tags),
+            "tags": self.image.count(device.name),
             "bad": self.image.count_bad(device.name),
         }
 

@@ -7,20 +7,21 @@ does that for all drivers alike. `read` is the one required verb; the others are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel
 
+from gateway.certificates import Certificates
 from gateway.clock import Clock
 from gateway.errors import HeadgateError
 from gateway.metrics import Metrics
-from gateway.model import Batch, Device, ScanGroup, Tag, Value
+from gateway.model import Batch, Device, Quality, ScanGroup, Tag, Value
 
 ENTRY_POINTS = "headgate.drivers"
 
@@ -85,6 +86,30 @@ class Probes(Protocol):
 
 
 @runtime_checkable
+class Subscribes(Protocol):
+    """A driver that is told values: what comes of groups with `is_pushed` is listened to, and they are never polled."""
+
+    def subscribe(self, groups: Sequence[ScanGroup]) -> AsyncIterator[Batch]:
+        """Listen to these groups, raw (unscaled); called once for each connection, and closed with it.
+
+        Each tag comes once at first, and then whenever there is news. Tags that fail alone come as None with their
+        quality. Values missed while there was no connection come first, as batches with `is_history`, in order.
+        Raises LineError when the line is gone.
+        """
+
+
+@runtime_checkable
+class Regroups(Protocol):
+    """A driver that knows only when it is connected what its groups are: patterns become tags, types are told."""
+
+    def regroup(self, device: Device, groups: Sequence[ScanGroup]) -> Sequence[ScanGroup]:
+        """The groups of a device in this connection, asked right after entering; `groups` are those in use before it.
+
+        The same objects where nothing changed.
+        """
+
+
+@runtime_checkable
 class Writes(Protocol):
     """A driver that can write tags. Values are raw: scaling and the user's limits were applied before."""
 
@@ -110,8 +135,7 @@ class Writes(Protocol):
 class Mirrors(Protocol):
     """A driver whose tags may be written in more ways than one, and that knows how they read then."""
 
-    @classmethod
-    def as_read(cls, device: Device, tag: Tag, value: Value) -> Value:
+    def as_read(self, device: Device, tag: Tag, value: Value) -> Value:
         """What the tag reads when `value` has been written to it, both raw: the label of a number, a time in UTC.
 
         Raises ValueError where the value does not fit. No I/O.
@@ -295,6 +319,69 @@ class Peeks(Protocol):
         """For each expected value where it may live, best first; `second` is another reading some time later."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One thing in the tree that a device keeps of what it has. `above` is the position of the node it hangs below.
+
+    Positions count what was told so far, from 0, the start, which is below nothing: -1. `address` is what a tag's
+    address would be, `tag` what the tag may be called: legal, and no other's; empty for what has no value worth it.
+    The rest is there where it was asked for: `type` in the words of mapping files (empty for what has none), `choices`
+    the names that its values have, `quality` None where no value was read.
+    """
+
+    above: int
+    name: str
+    kind: Literal["object", "variable", "property", "method"]
+    address: str
+    tag: str = ""
+    type: str = ""
+    is_list: bool = False
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    description: str = ""
+    is_readable: bool = True
+    is_writable: bool = False
+    value: Value = None
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What is told of nodes beyond their names: `details` are types, units, access; `values` what they hold now."""
+
+    details: bool = False
+    values: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """Some more nodes of a tree. `asked` of the `known` nodes that may have others below were asked so far.
+
+    `is_cut`: there are more nodes than were wanted, and these are the last. `notes` say what was refused.
+    """
+
+    nodes: Sequence[Node]
+    asked: int
+    known: int
+    is_cut: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Browses(Protocol):
+    """A driver whose devices know what they have, and tell it as a tree. `SCHEMES` are those of its urls."""
+
+    SCHEMES: ClassVar[tuple[str, ...]]
+
+    def browse(
+        self, device: Device, start: str, *, depth: int | None, most: int, extras: Extras
+    ) -> AsyncIterator[Explored]:
+        """The nodes from `start` on (an address; empty: all), `depth` levels of them, `most` at most, parents first.
+
+        Raises ValueError for a wrong address, DeviceError where the start cannot be browsed, LineError.
+        """
+
+
 Note: TypeAlias = Callable[[str], None]
 """Takes lines of a recording, as text without line ends. Never raises."""
 
@@ -333,6 +420,15 @@ class Replays(Protocol):
 
         Raises ValueError where the text is no recording or nobody can listen there; each with the cure.
         """
+
+
+@runtime_checkable
+class Certifies(Protocol):
+    """A driver whose devices and the gateway know each other by certificates, which a person approves."""
+
+    @classmethod
+    def certificates(cls, device: Device, *, clock: Clock) -> Certificates:
+        """Those of a device. No I/O."""
 
 
 @cache

@@ -24,7 +24,9 @@ CLASSES: tuple[RecordClass, ...] = ("alarm", "event", "data", "diag")
 class Quality(str):
     """How far a value can be trusted: `good`, or `uncertain:CAUSE`, or `bad:CAUSE`, exactly as it goes over the wire.
 
-    Causes: timeout, offline, exception:N, decode, range, sentinel, nan, stale, startup, config.
+    Causes: timeout, offline, exception:N, decode, range, sentinel, nan, stale, startup, config, or the name of the
+    status that an OPC UA server gave, BadSensorFailure for example. A good value with a status of its own is
+    `good:NAME`.
     """
 
     __slots__ = ()
@@ -209,7 +211,8 @@ class ScanGroup(Definition):
     """Tags of one device that are read together, in the order in which their values stand in a batch.
 
     `plan` belongs to the driver that compiled the group and to nobody else. `requests` is how many one read takes, 0
-    where the driver does not know. Where tags belong to parts of the device, `parts` says what each gets.
+    where the driver does not know. Where tags belong to parts of the device, `parts` says what each gets. A group that
+    `is_pushed` comes by itself: it is listened to, and never polled.
     """
 
     tags: tuple[Tag, ...]
@@ -217,6 +220,7 @@ class ScanGroup(Definition):
     plan: Any = None
     requests: int = 0
     parts: tuple[Part, ...] = ()
+    is_pushed: bool = False
 
     @classmethod
     def of(
@@ -228,6 +232,7 @@ class ScanGroup(Definition):
         every_s: float,
         plan: Any,
         requests: int = 0,
+        is_pushed: bool = False,
     ) -> ScanGroup:
         """Bind `tags` of `device`; `types` are the types as read, one a tag. A scaled tag is published as float64."""
 
@@ -246,6 +251,7 @@ class ScanGroup(Definition):
                 plan=plan,
                 requests=requests,
                 parts=parts,
+                is_pushed=is_pushed,
             )
 
         parts = []
@@ -272,8 +278,10 @@ class Batch:
     Dense: `index` is None and `values` stand in the group's order. Sparse: `index` holds ascending positions in the
     group, `values` beside it. `time` is wall time in ms since 1970 (UTC) when the last answer of the read arrived;
     `times` are source times per value, only where they differ. `quality` is one for all, or a list beside `values`.
-    `raw` are the undecoded bytes where the driver has them: equal bytes mean equal values. Nothing here is changed
-    after it was handed on.
+    `raw` are the undecoded bytes where the driver has them: equal bytes mean equal values. `server_times` are when the
+    server that hands the values on had each, in ms, 0 where it does not say; beside `values`, kept where they were
+    asked for. `is_history`: read later from what the device remembers, older than what was sent before; `time` is that
+    of the newest value then. Nothing here is changed after it was handed on.
     """
 
     group: Definition
@@ -283,6 +291,8 @@ class Batch:
     index: Sequence[int] | None = None
     times: Sequence[int] | None = None
     raw: bytes | None = None
+    server_times: Sequence[int] | None = None
+    is_history: bool = False
 
 
 @dataclass(frozen=True, slots=True)

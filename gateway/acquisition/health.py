@@ -93,6 +93,11 @@ class Ward:
             patient.is_sick = False
             self._sick.remove(patient)
 
+    def forget(self, patient: Patient) -> None:
+        """The patient is there no more."""
+        self.dismiss(patient)
+        self._known.pop(patient, None)
+
     def opens_at(self, *, is_shared: bool) -> float:
         """From when on the line's account allows an attempt. `is_shared`: somebody on the line is well."""
         return max(self._paid_at, self._spaced_at) if is_shared else self._paid_at

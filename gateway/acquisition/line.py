@@ -1,5 +1,8 @@
 """One task per line: connect, poll what is due, and turn answers and failures into batches with quality.
 
+What a driver is told by itself is listened to beside the polls, in the same connection: both end together, with the
+first of them that fails. To listen is to wait, so the watchdog looks at the polls alone.
+
 What every driver needs and none should repeat lives here and in the rooms beside: intervals (`schedule.py`), scaling,
 report by exception, the process image, and what happens when a device or the line itself is gone (`roster.py`,
 `health.py`): back-off, states, and one log line when a device goes and one when it returns.
@@ -13,19 +16,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import random
 from typing import Any, NoReturn, Protocol
 
+from gateway.acquisition.news import News
 from gateway.acquisition.parting import Outlet, deal
 from gateway.acquisition.roster import DeviceHealth, Roster, Station, Unit
 from gateway.acquisition.schedule import NEVER
+from gateway.acquisition.together import end, first_of
 from gateway.acquisition.usage import Usage, Watchdog
 from gateway.backoff import Backoff
 from gateway.clock import Clock
-from gateway.driver import Driver, Learns, Probes
+from gateway.driver import Driver, Learns, Probes, Regroups
 from gateway.errors import DeviceError, LineError
 from gateway.image import Image
 from gateway.metrics import Metrics
@@ -78,7 +83,7 @@ class Line:
 
     `sink` takes each batch that is worth sending; it must not block, await or raise. `on_state` hears of each change of
     a device's state. `number` counts the groups of the lines before this one, so that phases spread over all lines.
-    `memory` keeps what the driver learns.
+    `memory` keeps what the driver learns. `room` returns when so much can be sent at once as history brings.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Line:
         metrics: Metrics,
         number: int = 0,
         memory: Memory | None = None,
+        room: Callable[[], Awaitable[None]] | None = None,
         dice: Callable[[], float] = random,
     ) -> None:
         self.name = name
@@ -105,15 +111,16 @@ class Line:
         self._metrics = metrics
         self._number = number
         self._memory = memory
+        self._news = News(clock, room)
         self._connected: Driver | None = None
         self._sleep: asyncio.Future[None] | None = None
         self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S, dice=dice)
         self._roster = Roster(
             name, devices, pass_on=self._pass_on, tell=self._tell, clock=clock, metrics=metrics, dice=dice
         )
-        for station in self._roster.stations:
-            for outlet in station.outlets:
-                image.add(outlet.group)
+        self._compiled = {unit: [station.group for station in unit.stations] for unit in self._roster.units}
+        for group in (outlet.group for unit in self._roster.units for s in unit.stations for outlet in s.outlets):
+            image.add(group)
         self._usage = Usage(clock.monotonic())
         self._watchdog = Watchdog(name, self._usage, clock, _longest_read(self._roster.stations))
         self._polls = metrics.counter("line_polls_total", line=name)
@@ -126,7 +133,7 @@ class Line:
 
     def _show_gauges(self) -> None:
         show, usage = self._metrics.gauge, self._usage
-        show("line_missed_polls_total", lambda: self._roster.schedule.missed, line=self.name)
+        show("line_missed_polls_total", lambda: self._roster.missed, line=self.name)
         show("line_busy_seconds_total", lambda: usage.busy_s, line=self.name)
         show("line_sick_seconds_total", lambda: usage.sick_s, line=self.name)
         show("line_busy_ratio", lambda: self._shares()[0], line=self.name)
@@ -156,13 +163,13 @@ class Line:
 
     def hurry(self, device: str, tag: str) -> None:
         """Poll that tag soon, whenever its turn would be; a device that is sick keeps its turn."""
-        if self._roster.hurry(device, tag) and self._sleep is not None:
-            _end(self._sleep)
+        if self._roster.hurry(device, tag):
+            self._wake()
 
     def status(self) -> LineStatus:
         """How the line fares."""
         busy, sick = self._shares()
-        return LineStatus(self.name, self._connected is not None, busy, sick, self._roster.schedule.missed)
+        return LineStatus(self.name, self._connected is not None, busy, sick, self._roster.missed)
 
     def _shares(self) -> tuple[float, float]:
         return self._usage.shares(self._clock.monotonic())
@@ -175,6 +182,7 @@ class Line:
 
     async def run(self) -> None:
         """Connect, poll, and connect again, until cancelled. Anything but a FieldError is a bug and goes through."""
+        self._regroup(self._compiled)  # an earlier run may have left others
         self._roster.start(self._number)
         # One driver for all connections: what it has learned of its devices outlives each.
         driver = self._new_driver()
@@ -217,7 +225,9 @@ class Line:
                 usage.began = NEVER
                 self._connected = driver
                 try:
-                    await self._poll(driver)
+                    if isinstance(driver, Regroups):
+                        self._regroup(self._asked(driver))
+                    await self._serve(driver)
                 finally:
                     self._connected = None
                     usage.began = clock.monotonic()
@@ -232,12 +242,59 @@ class Line:
             usage.began = NEVER
             self._collect(driver)
 
+    def _asked(self, driver: Regroups) -> dict[Unit, Sequence[ScanGroup]]:
+        """The groups of each unit in this connection, as its driver knows them."""
+        units = self._roster.units
+        return {unit: driver.regroup(unit.device, [station.group for station in unit.stations]) for unit in units}
+
+    def _regroup(self, groups: Mapping[Unit, Sequence[ScanGroup]]) -> None:
+        """Have these groups, here and in the image, where they are others than before."""
+        before = {unit: _outlets_of(unit) for unit in groups}
+        changed = {unit: own for unit, own in groups.items() if [s.group for s in unit.stations] != [*own]}
+        if not changed:
+            return
+        self._roster.regroup(changed)
+        for unit in changed:
+            self._image.replace(before[unit], _outlets_of(unit))
+        self._watchdog.allow(_longest_read(self._roster.stations))
+
+    async def _serve(self, driver: Driver) -> NoReturn:
+        """Poll, and listen where there is anything to be told, until the line fails. Raises LineError."""
+        roster = self._roster
+        for unit in roster.units:
+            if not unit.stations and isinstance(driver, Regroups):
+                roster.on_life(unit)  # it has been looked at, and there is nothing in it
+        if not roster.pushed:
+            await self._poll(driver)
+        polls = asyncio.create_task(self._poll(driver), name=f"line {self.name}: polls")
+        news = asyncio.create_task(self._news.listen(driver, roster.pushed, self._take), name=f"line {self.name}: news")
+        try:
+            failed = await first_of((polls, news))
+        finally:
+            self._usage.began = self._clock.monotonic()
+            await end((polls, news))
+        failed.result()
+
+    def _take(self, station: Station, batch: Batch, now: float) -> None:
+        """One batch of a group that is pushed. What is history is not what is: it is only sent."""
+        if batch.is_history:
+            for outlet, part in _dealt(station, batch):
+                self._sink(self._scaled(outlet, part))
+            return
+        is_awaited = self._roster.on_news(station, now)
+        if is_awaited:
+            self._backoff.reset()
+        self._pass_on(station, batch, now)
+        if self._roster.expect_beats(station) or is_awaited:
+            self._wake()
+
     async def _poll(self, driver: Driver) -> NoReturn:
         """Read what is due, one group at a time, until the line fails."""
         roster, schedule, stations = self._roster, self._roster.schedule, self._roster.stations
         clock, usage, polls = self._clock, self._usage, self._polls
         turn = roster.turn
         roster.set_turn()
+        roster.set_beats()
         schedule.call(roster.chores, clock.monotonic() + _COLLECT_S, _COLLECT_S)
         while True:
             now = clock.monotonic()
@@ -274,11 +331,19 @@ class Line:
         finally:
             timer.cancel()
 
+    def _wake(self) -> None:
+        """What is due may have changed."""
+        if self._sleep is not None:
+            _end(self._sleep)
+
     async def _attend(self, driver: Driver, due: int, now: float) -> None:
         """What falls due now and then, beside the polls."""
         if due == self._roster.chores:
             self._collect(driver)
             self._roster.schedule.call(due, now + _COLLECT_S, _COLLECT_S)
+            return
+        if due == self._roster.beats:
+            self._repeat(now)
             return
         patient = self._roster.next(now)
         if isinstance(patient, Station):
@@ -308,24 +373,39 @@ class Line:
         if station is not None and batch is not None:
             self._pass_on(station, batch, done)
 
+    def _repeat(self, now: float) -> None:
+        """Say again what was silent for too long, of one group a turn: the polls between them are in time."""
+        outlet = self._roster.silent(now)
+        if outlet is not None:
+            batch = self._image.part(outlet.group, outlet.report.overdue(now), self._clock.wall_ms())
+            outlet.report.note(batch, now)
+            self._sink(batch)
+        self._roster.set_beats()
+
     def _pass_on(self, station: Station, batch: Batch, now: float) -> None:
         """Give each part of the device what is its own."""
         if not station.group.parts:
             self._let_out(station.outlets[0], batch, now)
             return
-        for place, part in deal(batch, station.group.parts):
-            self._let_out(station.outlets[place], part, now)
+        for outlet, part in _dealt(station, batch):
+            self._let_out(outlet, part, now)
 
     def _let_out(self, outlet: Outlet, batch: Batch, now: float) -> None:
         """Scale, note in the image, and send what is worth sending."""
-        values, quality = outlet.scaling.apply(batch.values, batch.quality, batch.index)
-        if values is not batch.values or quality is not batch.quality:
-            batch = Batch(outlet.group, batch.time, values, quality, batch.index, batch.times, batch.raw)
-        self._samples.value += len(values)
+        batch = self._scaled(outlet, batch)
         self._image.note(batch)
         news = outlet.report(batch, now)
         if news is not None:
             self._sink(news)
+
+    def _scaled(self, outlet: Outlet, batch: Batch) -> Batch:
+        """The batch in engineering values, counted."""
+        values, quality = outlet.scaling.apply(batch.values, batch.quality, batch.index)
+        self._samples.value += len(values)
+        if values is batch.values and quality is batch.quality:
+            return batch
+        times, served = batch.times, batch.server_times
+        return Batch(outlet.group, batch.time, values, quality, batch.index, times, batch.raw, served, batch.is_history)
 
     def _collect(self, driver: Driver) -> None:
         if self._memory is not None and isinstance(driver, Learns):
@@ -350,6 +430,19 @@ class Line:
 def _end(sleep: asyncio.Future[None]) -> None:
     if not sleep.done():
         sleep.set_result(None)
+
+
+def _dealt(station: Station, batch: Batch) -> Iterator[tuple[Outlet, Batch]]:
+    """What each of a group's outlets gets of a batch."""
+    if not station.group.parts:
+        yield station.outlets[0], batch
+    for place, part in deal(batch, station.group.parts):
+        yield station.outlets[place], part
+
+
+def _outlets_of(unit: Unit) -> list[ScanGroup]:
+    """The groups of a unit as the world knows them."""
+    return [outlet.group for station in unit.stations for outlet in station.outlets]
 
 
 def _longest_read(stations: Iterable[Station]) -> float:

@@ -49,5 +49,6 @@ def deal(batch: Batch, parts: tuple[Part, ...]) -> Iterator[tuple[int, Batch]]:
                 quality=quality if isinstance(quality, Quality) else [quality[k] for _, k in kept],
                 index=None if batch.index is None else [i for i, _ in kept],
                 times=None if batch.times is None else [batch.times[k] for _, k in kept],
+                server_times=None if batch.server_times is None else [batch.server_times[k] for _, k in kept],
             ),
         )

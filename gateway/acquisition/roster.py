@@ -17,17 +17,20 @@ nothing else stays offline, and its back-off grows.
 
 A group that is answered in part rests, and is read again in its turn, like a sick device; so does a group that was
 silent twice while its device was not. The device stays online and its other groups keep their periods.
+
+A group that is pushed is never polled, so it is never sick either: its first batch in a connection is as good as a read
+that was answered, and from then on the device is there as long as the line is. What is silent then is a group.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from gateway.acquisition.health import Patient, Ward
-from gateway.acquisition.parting import outlets_of
+from gateway.acquisition.parting import Outlet, outlets_of
 from gateway.acquisition.schedule import NEVER, Schedule, first_due
 from gateway.clock import Clock
 from gateway.errors import DeviceError, LineError
@@ -64,13 +67,26 @@ class DeviceHealth:
 class Unit(Patient):
     """A device on the line and how it fares."""
 
-    __slots__ = ("cause", "device", "failures", "is_well", "online", "probes", "since", "stations")
+    __slots__ = (
+        "cause",
+        "device",
+        "failures",
+        "is_heard",
+        "is_well",
+        "missed",
+        "online",
+        "probes",
+        "since",
+        "stations",
+    )
 
     def __init__(self, device: Device, line: str, metrics: Metrics, dice: Callable[[], float]) -> None:
         super().__init__(dice)
         self.device = device
         self.stations: list[Station] = []
         self.is_well = False
+        self.is_heard = False  # whether a group that is pushed came in this connection
+        self.missed = 0  # polls of groups that are there no more
         self.online: bool | None = None
         self.cause = ""
         self.since = 0
@@ -84,19 +100,24 @@ class Unit(Patient):
 
     def pulse(self) -> Station:
         """The group that tells whether the device is there: the first of those that were in the way least often."""
-        return min(self.stations, key=lambda station: station.strikes)
+        return min(self.polled, key=lambda station: station.strikes)
+
+    @property
+    def polled(self) -> list[Station]:
+        """Its groups that are asked for."""
+        return [station for station in self.stations if not station.group.is_pushed]
 
 
 class Station(Patient):
-    """One scan group with its stages. `index` is its place on the line, and in the line's schedule."""
+    """One scan group with its stages. `index` is its place in the line's schedule, where it is polled at all."""
 
     __slots__ = ("group", "index", "is_told", "outlets", "strikes", "unit")
 
-    def __init__(self, group: ScanGroup, unit: Unit, index: int, dice: Callable[[], float]) -> None:
+    def __init__(self, group: ScanGroup, unit: Unit, dice: Callable[[], float]) -> None:
         super().__init__(dice)
         self.group = group
         self.unit = unit
-        self.index = index
+        self.index = -1
         self.outlets = outlets_of(group)
         self.strikes = 0
         self.is_told = False
@@ -105,8 +126,10 @@ class Station(Patient):
 class Roster:
     """All devices of a line with their groups, and the schedule of what is read when.
 
-    `pass_on` takes a batch of a group on its way to the world, `tell` each change of a device's state. The last entry
-    of the schedule but one, `turn`, falls due when one of the sick may be asked; the last one, `chores`, when called.
+    `pass_on` takes a batch of a group on its way to the world, `tell` each change of a device's state. `stations` are
+    the groups that are polled, each with its entry in the schedule; `pushed` are the others. Behind them are entries
+    that fall due when called: `turn` when one of the sick may be asked, `beats` when a tag that is pushed was silent
+    for too long, and `chores`.
     """
 
     def __init__(
@@ -124,36 +147,71 @@ class Roster:
         self._pass_on = pass_on
         self._tell = tell
         self._clock = clock
+        self._dice = dice
+        self._number = 0
         self._ward = Ward()
-        self.schedule = Schedule([], [])
+        self._beats_at = NEVER
         self.units: list[Unit] = []
-        self.stations: list[Station] = []
         for device, groups in devices:
             unit = Unit(device, line, metrics, dice)
             self.units.append(unit)
-            for group in groups:
-                station = Station(group, unit, len(self.stations), dice)
-                unit.stations.append(station)
-                self.stations.append(station)
+            unit.stations = [Station(group, unit, dice) for group in groups]
             metrics.gauge("device_missed_polls_total", partial(self._missed, unit), line=line, device=device.name)
-        self.turn = len(self.stations)
-        self.chores = self.turn + 1
+        self._line_up()
 
     def __repr__(self) -> str:
         return ", ".join(f"{unit.device.name}: {unit.state}" for unit in self.units)
 
+    @property
+    def missed(self) -> int:
+        """How many polls were left out since the start, because the line was busy when they were due."""
+        return sum(map(self._missed, self.units))
+
     def _missed(self, unit: Unit) -> int:
-        return self.schedule.missed_of(station.index for station in unit.stations)
+        return unit.missed + self.schedule.missed_of(station.index for station in unit.polled)
 
     def start(self, number: int) -> None:
         """Everything is due soon, and nobody is known to be sick. `number` groups stand on the lines before this."""
-        now = self._clock.monotonic()
-        periods = [station.group.every_s for station in self.stations]
-        firsts = [first_due(number + i, period, now) for i, period in enumerate(periods)]
-        ranks = [CLASSES.index(station.group.record_class) for station in self.stations]
-        self.schedule = Schedule([*periods, NEVER, NEVER], [*firsts, NEVER, NEVER], [*ranks, 0, 0])
+        self._number = number
+        for unit in self.units:
+            unit.missed = 0
+        self._line_up()
         for patient in (*self.units, *self.stations):
             self._ward.dismiss(patient)
+
+    def _line_up(self) -> None:
+        """Give each group its place, and those that are polled their entries in a schedule that is new."""
+        everyone = [station for unit in self.units for station in unit.stations]
+        self.stations = [station for station in everyone if not station.group.is_pushed]
+        self.pushed = [station for station in everyone if station.group.is_pushed]
+        for i, station in enumerate(self.stations):
+            station.index = i
+        self.turn = len(self.stations)
+        self.beats, self.chores = self.turn + 1, self.turn + 2
+        now, later = self._clock.monotonic(), [NEVER] * 3
+        periods = [station.group.every_s for station in self.stations]
+        firsts = [first_due(self._number + i, period, now) for i, period in enumerate(periods)]
+        ranks = [CLASSES.index(station.group.record_class) for station in self.stations]
+        self.schedule = Schedule([*periods, *later], [*firsts, *later], [*ranks, 0, 0, 0])
+
+    def regroup(self, groups: Mapping[Unit, Sequence[ScanGroup]]) -> None:
+        """These units have other groups from now on. A group that was there before goes on as it was.
+
+        So does what is known of the unit; where it rests as a whole, its new groups rest with it.
+        """
+        before, places = self.schedule, {station: station.index for station in self.stations}
+        for unit, own in groups.items():
+            known = {station.group: station for station in unit.stations}
+            unit.stations = [known[group] if group in known else Station(group, unit, self._dice) for group in own]
+            for gone in [station for group, station in known.items() if group not in own]:
+                self._ward.forget(gone)
+                unit.missed += before.missed_of([places[gone]] if gone in places else ())
+        self._line_up()
+        for station in self.stations:
+            if station in places:
+                self.schedule.adopt(station.index, before, places[station])
+            elif station.unit.is_sick:
+                self.schedule.park(station.index)
 
     def health(self) -> list[DeviceHealth]:
         """How each device fares, in the order of the file."""
@@ -174,13 +232,35 @@ class Roster:
 
     def hurry(self, device: str, tag: str) -> bool:
         """Make the group of a tag due now, where it is polled at all. Whether it is."""
-        for station in self.stations:
+        for station in self.stations:  # what is pushed comes by itself
             if any(o.group.device == device and tag in o.group.names for o in station.outlets):
                 if not station.unit.is_sick and not station.is_sick:
                     self.schedule.hurry(station.index, self._clock.monotonic(), _TURN_PATIENCE_S)
                     return True
                 break
         return False
+
+    # --- what was silent for too long ---
+
+    def set_beats(self) -> None:
+        """Have `beats` fall due when the next tag that is pushed was silent for too long."""
+        self._beats_at = min((o.report.next_beat for s in self.pushed for o in s.outlets), default=NEVER)
+        self.schedule.call(self.beats, self._beats_at, _TURN_PATIENCE_S)
+
+    def expect_beats(self, station: Station) -> bool:
+        """Something of a group was sent: have `beats` fall due by then. Whether that is sooner than it was."""
+        at = min(outlet.report.next_beat for outlet in station.outlets)
+        if at >= self._beats_at:
+            return False
+        self._beats_at = at
+        self.schedule.call(self.beats, at, _TURN_PATIENCE_S)
+        return True
+
+    def silent(self, now: float) -> Outlet | None:
+        """Where a tag was silent for the longest, if that is too long."""
+        outlets = (outlet for station in self.pushed for outlet in station.outlets)
+        longest = min(outlets, key=lambda outlet: outlet.report.next_beat, default=None)
+        return longest if longest is not None and longest.report.next_beat <= now else None
 
     # --- turns ---
 
@@ -207,6 +287,17 @@ class Roster:
         unit.backoff.reset()
         unit.is_well = True
         self._set_state(unit, online=True, cause="", text="")
+
+    def on_news(self, station: Station, now: float) -> bool:
+        """A batch came of a group that is pushed. Whether that is news of its unit."""
+        unit = station.unit
+        unit.is_heard = True
+        if unit.is_well:
+            return False
+        self._revive(unit, station, now)
+        self.on_life(unit)
+        self.set_turn()
+        return True
 
     def on_return(self, unit: Unit, station: Station | None, now: float) -> None:
         """Whose turn it was is sick no more; a group answered, or the probe where `station` is None."""
@@ -235,7 +326,7 @@ class Roster:
             self._revive(unit, station, now)
             self.on_life(unit)
             self._pass_on(station, error.partial, now)
-        elif station is not None and station.is_sick and not all(other.is_sick for other in unit.stations):
+        elif station is not None and (unit.is_heard or self._is_alone(station)):
             self._rest(station, cost_s, now)
             self._mark([station], error.cause, now)
             if not station.is_told:
@@ -246,11 +337,15 @@ class Roster:
             self._trip(unit, station, error, cost_s, now)
         self.set_turn()
 
+    def _is_alone(self, station: Station) -> bool:
+        """Whether a group was silent before, and others of its device are not."""
+        return station.is_sick and not all(other.is_sick for other in station.unit.polled)
+
     def lose_line(self, error: LineError) -> None:
         """All devices are out of reach, which says nothing about each of them."""
         now = self._clock.monotonic()
         for unit in self.units:
-            unit.is_well = False
+            unit.is_well = unit.is_heard = False
             self._mark(unit.stations, error.cause, now)
             self._set_state(unit, online=False, cause=error.cause, text=str(error))
 
@@ -262,7 +357,7 @@ class Roster:
         """The unit as a whole is silent: nothing of it is polled until it answers in its turn."""
         if station is not None and not unit.is_sick:
             station.strikes += 1
-        for own in unit.stations:
+        for own in unit.polled:
             self._ward.dismiss(own)
             self.schedule.park(own.index)
         self._ward.admit(unit, cost_s, now)
@@ -275,10 +370,11 @@ class Roster:
         if not unit.is_sick:
             return
         self._ward.dismiss(unit)
-        mute = {station for station in unit.stations if station.strikes >= _STRIKES}
-        if len(mute) == len(unit.stations):
+        polled = unit.polled
+        mute = {station for station in polled if station.strikes >= _STRIKES}
+        if len(mute) == len(polled):
             mute.clear()
-        for station in unit.stations:
+        for station in polled:
             if station in mute:
                 self._ward.keep(station, now)
             elif station is not asked:

@@ -49,7 +49,8 @@ def scaler(tag: Tag) -> Callable[[Any], Any]:
 class Scaling:
     """Scaling, and the checks for NaN, infinity and the tags' limits, of one group; for dense and sparse values alike.
 
-    A value outside `min` … `max` is kept, it cannot be measured again, but says `uncertain:range`.
+    A value outside `min` … `max` is kept, it cannot be measured again, but says `uncertain:range`. Of an array each
+    number is scaled.
     """
 
     def __init__(self, group: ScanGroup) -> None:
@@ -60,7 +61,7 @@ class Scaling:
             if t.min is not None or t.max is not None
         }
         self._is_numeric = group.is_numeric
-        floats = [i for i, kind in enumerate(group.types) if kind.startswith("float")]
+        floats = [i for i, kind in enumerate(group.types) if kind.startswith("float") or not kind]
         self._pick_floats = itemgetter(*floats) if floats else None
         self._has_one_float = len(floats) == 1
 
@@ -68,7 +69,7 @@ class Scaling:
         self, values: Values, quality: Quality | Sequence[Quality], index: Sequence[int] | None
     ) -> tuple[Values, Quality | Sequence[Quality]]:
         """Engineering values with their quality; NaN and infinities become None with `uncertain:nan`."""
-        if quality is not GOOD and isinstance(quality, Quality):
+        if quality is not GOOD and isinstance(quality, Quality) and quality.level == "bad":
             return values, quality  # the same cause for all: there are no values
         if self._scalers:
             values = self._scale(values, index)
@@ -82,22 +83,25 @@ class Scaling:
         if index is None:
             for i, scaler in scalers.items():
                 raw = out[i]
-                if isinstance(raw, (int, float)):
-                    out[i] = scaler(raw)
+                out[i] = scaler(raw) if isinstance(raw, (int, float)) else _each(scaler, raw)
             return out
         for k, i in enumerate(index):
-            if i in scalers and isinstance(out[k], (int, float)):
-                out[k] = scalers[i](out[k])
+            if i in scalers:
+                raw = out[k]
+                out[k] = scalers[i](raw) if isinstance(raw, (int, float)) else _each(scalers[i], raw)
         return out
 
     def _are_finite(self, values: Values) -> bool:
         """One sum in C tells: it is finite when all are (an overflow of the sum only costs a second look)."""
         if self._pick_floats is None:
             return True
-        if self._is_numeric:
-            return isfinite(sum(values))  # type: ignore[arg-type]
-        picked = self._pick_floats(values)
-        return isfinite(picked if self._has_one_float else sum(picked))
+        try:
+            if self._is_numeric:
+                return isfinite(sum(values))  # type: ignore[arg-type]
+            picked = self._pick_floats(values)
+            return isfinite(picked if self._has_one_float else sum(picked))
+        except TypeError:  # a device that says by itself what it holds may say otherwise than the mapping
+            return False
 
     @staticmethod
     def _without_nan(
@@ -126,6 +130,13 @@ class Scaling:
             return quality
         grades = [quality] * len(values) if isinstance(quality, Quality) else list(quality)
         for k in outside:
-            if grades[k] is GOOD:
+            if grades[k].level == "good":
                 grades[k] = RANGE
         return grades
+
+
+def _each(scale: Callable[[Any], Any], raw: Value) -> Value:
+    """The numbers of an array scaled, at any depth; what is neither number nor array as it is."""
+    if isinstance(raw, (int, float)):
+        return scale(raw)  # type: ignore[no-any-return]
+    return [_each(scale, inner) for inner in raw] if isinstance(raw, list) else raw

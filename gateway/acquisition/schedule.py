@@ -119,6 +119,11 @@ class Schedule:
             self._grid[i] = grid = grid + (skipped + 1) * period
         return grid
 
+    def adopt(self, i: int, other: Schedule, j: int) -> None:
+        """Entry `i` goes on as entry `j` of another schedule was: due or parked, on its grid, with what it missed."""
+        self._grid[i], self._missed[i] = other._grid[j], other._missed[j]
+        self._put(i, other._due[j])
+
     def hurry(self, i: int, at: float, patience_s: float = NEVER) -> None:
         """Make entry `i` due at `at` if that is earlier than its grid says, or if it is parked. The grid stays.
 

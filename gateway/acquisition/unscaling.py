@@ -19,10 +19,14 @@ _NOISE = 4
 
 
 def unscale(tag: Tag, value: Value) -> Value:
-    """The raw value of an engineering one. What is no number is handed on: the driver says what is wrong with it.
+    """The raw value of an engineering one; of an array, that of each.
+
+    What is no number is handed on: the driver says what is wrong with it.
 
     Raises ValueError with the nearest values where the tag's type holds whole numbers and the value lies between two.
     """
+    if tag.is_scaled and isinstance(value, list):
+        return [unscale(tag, inner) for inner in value]
     if not tag.is_scaled or isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         return value
     scale, offset = Fraction(repr(tag.scale)), Fraction(repr(tag.offset))

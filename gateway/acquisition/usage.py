@@ -123,6 +123,10 @@ class Watchdog:
         finally:
             self._timer.cancel()
 
+    def allow(self, patience_s: float) -> None:
+        """The driver may rightly take so long."""
+        self._patience_s = max(self._patience_s, patience_s)
+
     def _wait(self) -> None:
         self._look_at = self._clock.monotonic() + _LOOK_S
         self._timer = self._loop.call_later(_LOOK_S, self._look)

@@ -1,4 +1,4 @@
-"""`headgate doctor FILE`: what is not well with a gateway file's broker and uplinks, without starting them."""
+"""`headgate doctor FILE`: what is not well with a gateway file's broker, uplinks and certificates; nothing starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gateway.checkup.findings import Finding
     from gateway.config import Config
 
-SUMMARY = "Look at the broker's listeners and the uplinks: ports, certificates, logins, limits, path MTU, clock."
+SUMMARY = "Look at broker, uplinks and devices' certificates: ports, logins, limits, dates, path MTU, clock."
 
 _MOST_AT_ONCE = 16
 
@@ -40,7 +40,7 @@ def look(config: Config) -> list[Finding]:
     """Everything that is found, servers asked at the same time, in the order of the file."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from gateway.checkup import broker, machine, uplinks
+    from gateway.checkup import broker, devices, machine, uplinks
 
     status = machine.status_of(config.spool.path)
     is_running = status is not None
@@ -49,7 +49,8 @@ def look(config: Config) -> list[Finding]:
         if config.broker is not None:
             jobs.append(pool.submit(broker.look, config.broker.options, is_running=is_running))
         jobs += [pool.submit(uplinks.look, uplink, is_running=is_running) for uplink in config.uplinks.values()]
-    return [*machine.look(config.warnings, status), *(finding for job in jobs for finding in job.result())]
+    found = [finding for job in jobs for finding in job.result()]
+    return [*machine.look(config.warnings, status), *devices.look(config.devices), *found]
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 from gateway import __version__
 
 COMMANDS = (
-    "run", "check", "demo", "init", "schema", "profiles", "probe", "read", "write", "record", "replay", "status",
-    "passwd", "doctor", "bench", "queue",
+    "run", "check", "demo", "init", "schema", "profiles", "probe", "browse", "read", "write", "record", "replay",
+    "status", "passwd", "certificate", "trust", "doctor", "bench", "queue",
 )  # fmt: skip
 
 _INTERRUPTED = 130

@@ -68,7 +68,8 @@ def _record(record: Record, wanted: Wanted) -> dict[str, Any] | None:
         return None
     if record.batch is not None:
         values = _values(record.batch, wanted)
-        return {**about, "device": record.batch.group.device, "values": values} if values else None
+        mark = {"history": True} if record.batch.is_history else {}
+        return {**about, "device": record.batch.group.device, **mark, "values": values} if values else None
     return {**about, **asdict(record.other)} if record.other is not None and wanted.tag is None else None
 
 
@@ -79,7 +80,8 @@ def _values(batch: Batch, wanted: Wanted) -> list[dict[str, Any]]:
     chosen = None if positions is None else set(positions)
     return [
         {"tag": name, "value": value, "unit": unit, "quality": quality, "time": time}
-        for at, time, name, value, unit, quality in samples(batch)
+        | ({"server_time": served} if served else {})
+        for at, time, name, value, unit, quality, served in samples(batch)
         if chosen is None or at in chosen
     ]
 
@@ -91,7 +93,8 @@ def _record_line(row: dict[str, Any]) -> str:
     if row["kind"] != "batch":
         rest = {k: v for k, v in row.items() if k not in ("class", "seq", "epoch", "ts", "kind", "time")}
         return f"{head} {row['kind']}: {rest}"
-    return f"{head} {row['device']}: " + ", ".join(map(_value_text, row["values"]))
+    mark = " history:" if row.get("history") else ":"
+    return f"{head} {row['device']}{mark} " + ", ".join(map(_value_text, row["values"]))
 
 
 def _value_text(sample: dict[str, Any]) -> str:

@@ -41,6 +41,11 @@ class Progress:
             self._shown = time.monotonic()
             print(f"\r{self.line()}\x1b[K", end="", file=sys.stderr, flush=True)
 
+    def expect(self, total: int, label: str) -> None:
+        """The work has turned out to be so much, and is called so from now on."""
+        self._total = max(1, total)
+        self._label = label
+
     def line(self) -> str:
         """The line as it stands now."""
         from gateway.quantities import format_size

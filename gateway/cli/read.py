@@ -1,13 +1,14 @@
 """`headgate read FILE [DEVICE [TAG]]`: values now, from the running gateway or, where none runs, from the devices.
 
-With an address in place of a tag, or a url in place of a file: what stands there, in every decoding.
+With an address in place of a tag, or a url in place of a file: what stands there, in every decoding. A tag that became
+many when its device was asked is read with all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +25,7 @@ from gateway.driver import find
 from gateway.errors import RefusedError
 from gateway.image import Image, Sample
 from gateway.metrics import Metrics
-from gateway.model import GOOD, Batch, Quality, bad
+from gateway.model import GOOD, Batch, DeviceState, Quality, bad
 
 SUMMARY = "Read values now: from the running gateway, or from the devices where none runs."
 
@@ -56,21 +57,34 @@ def run(options: argparse.Namespace) -> int:
         samples = [_sample(row) for row in answer["samples"]]
     except NotRunningError:
         samples = asyncio.run(_read(config, options.device))
-    chosen = [s for s in samples if options.device in (None, s.device) and options.tag in (None, s.tag)]
+    chosen = _chosen(samples, options.device, options.tag)
     if options.json:
         rows = [asdict(s) for s in chosen]
         print(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=str).decode())
     else:
         print(demo.table(chosen, {}, SystemClock().wall_ms()))
-    return 0 if all(s.quality == GOOD for s in chosen) else 1
+    return 0 if all(s.quality.level == "good" for s in chosen) else 1
 
 
 def _check(config: Config, device: str | None, tag: str | None) -> None:
     names = {d.name: {t.name for t in d.tags} for d in config.devices}
     if device is not None and device not in names:
         raise RefusedError(f"there is no device '{device}'; the file has: {', '.join(names)}")
-    if device is not None and tag is not None and tag not in names[device]:
-        raise RefusedError(f"device '{device}' has no tag '{tag}'; it has: {', '.join(sorted(names[device]))}")
+    if device is not None and tag is not None and not any(f"{tag}/".startswith(f"{name}/") for name in names[device]):
+        raise _unknown(device, tag, names[device])
+
+
+def _unknown(device: str, tag: str, names: Iterable[str]) -> RefusedError:
+    return RefusedError(f"device '{device}' has no tag '{tag}'; it has: {', '.join(sorted(names))}")
+
+
+def _chosen(samples: Sequence[Sample], device: str | None, tag: str | None) -> list[Sample]:
+    """The samples asked for; where a tag became many, those are below its name. Raises RefusedError."""
+    own = [s for s in samples if device in (None, s.device)]
+    found = [s for s in own if tag in (None, s.tag)] or [s for s in own if s.tag.startswith(f"{tag}/")]
+    if device is not None and tag is not None and not found:
+        raise _unknown(device, tag, (s.tag for s in own))
+    return found
 
 
 def _is_address(config: Config, device: str, text: str) -> bool:
@@ -84,13 +98,13 @@ def _sample(row: Mapping[str, Any]) -> Sample:
 
 
 async def _read(config: Config, device: str | None) -> list[Sample]:
-    """Poll until each tag has a sample, good or bad, once."""
+    """Poll and listen until each tag has a sample, good or bad, once."""
     image = Image()
     clock, metrics = SystemClock(), Metrics()
     complete = asyncio.Event()
     tasks = []
 
-    def look(_batch: Batch) -> None:
+    def look(_news: Batch | DeviceState) -> None:
         if all(s.quality != bad("startup") for s in image.samples()):
             complete.set()
 
@@ -103,7 +117,7 @@ async def _read(config: Config, device: str | None) -> list[Sample]:
                 wanted,
                 sink=look,
                 image=image,
-                on_state=lambda _: None,
+                on_state=look,
                 clock=clock,
                 metrics=metrics,
             )

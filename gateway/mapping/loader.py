@@ -39,7 +39,7 @@ from gateway.mapping.tags_csv import TagList, read_tags
 from gateway.mapping.template import Filling, Template, fill, read_templates
 from gateway.model import Device, Place, Tag
 
-_LATER_DRIVERS = frozenset({"opcua", "serial"})
+_LATER_DRIVERS = frozenset({"serial"})
 _MAPPING_ONLY = frozenset({"description", "driver", "identify", "maker", "model", "sources", "tags"})
 
 

@@ -58,6 +58,7 @@ class Drops:
         self._now = now
         self._counters = {cause: metrics.counter(name, **{"class": record_class}) for cause, name in _COUNTERS.items()}
         self._episodes: dict[Cause, _Episode] = {}
+        self._yielding: set[str] = set()
         self.counts: dict[Cause, int] = dict.fromkeys(_COUNTERS, 0)
 
     @property
@@ -97,6 +98,17 @@ class Drops:
             episode.is_over = True
             if episode.gap.count > episode.said:
                 self._say(episode, self._now(), "in all")
+
+    def say_who_yields(self, cursors: Iterable[Cursor]) -> None:
+        """Not the newest records gave way, but those of cursors whose uplinks are gone: once for each of them."""
+        for cursor in cursors:
+            if cursor.holds_until is not None and cursor.losses and cursor.name not in self._yielding:
+                self._yielding.add(cursor.name)
+                log.warning(
+                    "the spool is full: what it kept of class %s for '%s' gives way, for no uplink has that name now",
+                    self._class,
+                    cursor.name,
+                )
 
     def _say(self, episode: _Episode, now: float, when: str) -> None:
         log.warning("%s %s: %s", episode.gap.cause, when, self._told(episode.gap))

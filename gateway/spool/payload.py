@@ -12,7 +12,8 @@ a *line* is one of `objects` with a newline behind it. The columns of a table st
      4  positions  numbers: for each value of each sparse shape its place in the group
      5  records    table of 6 columns: what, seq, age, time, quality, marks
      6  codes      numbers: where marked, the quality of each value
-     7  times      numbers: where marked, the source time of each value
+     7  times      numbers: where marked, the source time of each value; behind those of all records, likewise, the
+                   server's time of each
      8  flags      \
      9  i64         \  streams: the values of all batches by their kinds, in the order of the records. A batch
     10  u64          > of a shape that an earlier one of this frame has had is XORed with the last of those, kind
@@ -25,7 +26,8 @@ a *line* is one of `objects` with a newline behind it. The columns of a table st
 *What* a record is: from 0 on a batch, the number of its shape; -1 a gap, -2 a message, -3 an event, -4 an audit entry;
 what is lower is kept for kinds to come, and skipped. `seq` counts from the frame's first seq, `age` is how many ms
 before the frame's anchor the record was appended, `time` is wall ms, `quality` a position in `qualities`. Marks: 1 a
-quality for each value, 2 a time for each value, 4 thinned. The lines of others:
+quality for each value, 2 a source time for each value, 4 thinned, 8 history, 16 a server's time for each value, 0 where
+there is none. The lines of others:
 
     gap           [0, first_seq, last_seq, first_time, last_time, count, cause]
     message       [bytes, topic, qos, retain, bytes of properties]     blob: properties, payload
@@ -53,7 +55,7 @@ from gateway.spool.timeline import regime_of_head
 
 _GAP, _MESSAGE, _EVENT, _AUDIT = -1, -2, -3, -4
 _NOTES: Mapping[int, Kind] = {_EVENT: "event", _AUDIT: "audit"}
-_QUALITIES, _TIMES, _THINNED = 1, 2, 4
+_QUALITIES, _TIMES, _THINNED, _HISTORY, _SERVED = 1, 2, 4, 8, 16
 _SECTIONS = 16
 _LENGTH = struct.Struct("<I")
 _COLUMNS = 6
@@ -80,21 +82,23 @@ class _Shape(NamedTuple):
 class _Row:
     """A batch as bytes, before it is known whether there is room for it. `size`: of what it shares with no other."""
 
-    __slots__ = ("index", "kinds", "layout", "line", "packed", "qualities", "size", "times")
+    __slots__ = ("index", "kinds", "layout", "line", "packed", "qualities", "served", "size", "times")
 
     def __init__(self, batch: Batch) -> None:
         values: Sequence[Any] = batch.values
         self.index = None if batch.index is None else tuple(batch.index)
         self.qualities = None if isinstance(batch.quality, str) else list(batch.quality)
         self.times = None if batch.times is None else near(batch.times)
-        beside = [len(column) for column in (self.index, self.qualities, self.times) if column is not None]
+        self.served = None if batch.server_times is None else near(batch.server_times)
+        columns = (self.index, self.qualities, self.times, self.served)
+        beside = [len(column) for column in columns if column is not None]
         if beside and not min(beside) == max(beside) == len(values):
             values = self._cut(values, min(*beside, len(values)))
         self._pack(habit_of(batch.group), values)
         objects = self.layout.objects_of(values)
         self.line = line(objects) + b"\n" if objects else b""
         self.size = sum(map(len, self.packed)) + len(self.line)
-        for column in (self.qualities, self.times):
+        for column in (self.qualities, self.times, self.served):
             self.size += 0 if column is None else 8 * len(column)
 
     def _cut(self, values: Sequence[Any], count: int) -> Sequence[Any]:
@@ -102,6 +106,7 @@ class _Row:
         self.index = None if self.index is None else self.index[:count]
         self.qualities = None if self.qualities is None else self.qualities[:count]
         self.times = None if self.times is None else self.times[:count]
+        self.served = None if self.served is None else self.served[:count]
         return values[:count]
 
     def _pack(self, habit: Habit, values: Sequence[Any]) -> None:
@@ -128,8 +133,8 @@ class Payload:
         self.last_seq = first_seq
         self.count = 0
         self.size = 128
-        self.min_time = 0
-        self.max_time = 0
+        self._min_time = 0
+        self._max_time = 0
         self.entries: dict[bytes, bytes] = {}
         self._groups: dict[bytes, int] = {}
         self._qualities: dict[str, int] = {GOOD: 0}
@@ -138,6 +143,8 @@ class Payload:
         self._rows: list[tuple[int, ...]] = []
         self._codes: list[int] = []
         self._times: list[int] = []
+        self._served: list[int] = []
+        self._has_two_clocks = False
         self._streams: tuple[list[bytes], ...] = tuple([] for _ in WIDTHS)
         self._objects: list[bytes] = []
         self._others: list[bytes] = []
@@ -151,14 +158,32 @@ class Payload:
             return False
         what, quality, marks = added
         offset = (record.seq - self.first_seq + _HALF & _U64) - _HALF
-        self._rows.append((what, offset, *near((age, record.time)), quality, marks | _THINNED * record.is_thinned))
+        time = record.time
+        self._rows.append((what, offset, *near((age, time)), quality, marks | _THINNED * record.is_thinned))
         self.count += 1
         self.last_seq = record.seq
-        if record.time:
-            known = max(-_FARTHEST_HEAD, min(_FARTHEST_HEAD, record.time))
-            self.min_time = min(self.min_time or known, known)
-            self.max_time = max(self.max_time or known, known)
+        if batch is not None and batch.is_history:
+            self._reach(min(batch.times or (time,)))
+            self._has_two_clocks |= record.regime is not None
+        if time:
+            self._reach(time)
         return True
+
+    def _reach(self, time: int) -> None:
+        """Have the head's times span this one too. They are mended as those of one clock: of two they cannot tell."""
+        known = max(-_FARTHEST_HEAD, min(_FARTHEST_HEAD, time))
+        self._min_time = min(self._min_time or known, known)
+        self._max_time = max(self._max_time or known, known)
+
+    @property
+    def min_time(self) -> int:
+        """The earliest time there is, 0 where that cannot be told."""
+        return 0 if self._has_two_clocks else self._min_time
+
+    @property
+    def max_time(self) -> int:
+        """The latest time there is, 0 where that cannot be told."""
+        return 0 if self._has_two_clocks else self._max_time
 
     def _takes(self, size: int, most: int) -> bool:
         """Whether there is room for a record of that size; then it is counted."""
@@ -194,10 +219,18 @@ class Payload:
         if row.qualities is not None:
             self._codes += codes
             codes, marks = [0], _QUALITIES
+        return self._put(shape, row), codes[0], marks | self._put_times(row) | _HISTORY * batch.is_history
+
+    def _put_times(self, row: _Row) -> int:
+        """The times of a batch's values into their columns; the marks that tell of them."""
+        marks = 0
         if row.times is not None:
             self._times += row.times
-            marks |= _TIMES
-        return self._put(shape, row), codes[0], marks
+            marks = _TIMES
+        if row.served is not None:
+            self._served += row.served
+            marks |= _SERVED
+        return marks
 
     def _put(self, shape: _Shape, row: _Row) -> int:
         """The values into their streams; the number of the shape."""
@@ -234,7 +267,7 @@ class Payload:
             numbers(near([at for shape in shapes for at in shape.places or ()])),
             numbers([*chain.from_iterable(zip(*self._rows, strict=True))]),
             numbers(self._codes),
-            numbers(self._times),
+            numbers([*self._times, *self._served]),
             *(shuffled(b"".join(s), width) for s, width in zip(self._streams, WIDTHS, strict=True)),
             b"".join(self._objects),
             b"".join(self._others),
@@ -295,7 +328,7 @@ class _Opened:
         self._shapes = self._read_shapes(_columns(table, 3), kinds, numbers_of(positions))
         self._rows = list(zip(*_columns(records, _COLUMNS), strict=True))
         self._codes = _Run(numbers_of(codes))
-        self._times = _Run(numbers_of(times))
+        self._times, self._served = self._read_times(numbers_of(times))
         self._streams = [_Run(unshuffled(s, width)) for s, width in zip(sections[8:13], WIDTHS, strict=True)]
         self._objects = iter(sections[13].splitlines())
         self._others = iter(sections[14].splitlines())
@@ -314,6 +347,11 @@ class _Opened:
             )
             for group, count, is_sparse in zip(*table, strict=True)
         ]
+
+    def _read_times(self, times: list[int]) -> tuple[_Run[list[int]], _Run[list[int]]]:
+        """The times of sources, and behind them those of servers: who does not know of these reads the others right."""
+        first = sum(self._shapes[what][2].count for what, *_, marks in self._rows if what >= 0 and marks & _TIMES)
+        return _Run(times[:first]), _Run(times[first:])
 
     def records(self) -> list[Record]:
         """All records, in order."""
@@ -340,9 +378,11 @@ class _Opened:
         if marks & _QUALITIES:
             quality = list(map(self._qualities.__getitem__, self._codes.take(form.count)))
         times = self._times.take(form.count) if marks & _TIMES else None
+        served = self._served.take(form.count) if marks & _SERVED else None
         if group is None:
             return gap_record(Gap(seq, seq, time, time, 1, "damaged"), epoch, self._regime)
-        batch = Batch(group, time, values, quality, None if index is None else index.copy(), times)
+        places = None if index is None else index.copy()
+        batch = Batch(group, time, values, quality, places, times, None, served, bool(marks & _HISTORY))
         return Record(seq, epoch, batch, regime=self._regime, is_thinned=bool(marks & _THINNED))
 
     def _other(self, seq: int, epoch: str, what: int, time: int) -> Record | None:

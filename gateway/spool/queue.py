@@ -16,7 +16,6 @@ Everything here runs on the event loop and never waits for the disk, except wher
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -42,8 +41,6 @@ from gateway.spool.timekeeper import Timekeeper
 from gateway.spool.timeline import STEP_MS
 from gateway.spool.waiters import Waiters, resolve
 from gateway.spool.window import Window, extent, footprint
-
-log = logging.getLogger("headgate.spool")
 
 _JOB_BYTES = 4 * 1024 * 1024
 
@@ -89,7 +86,6 @@ class Queue:
         )
         self._waiting: list[Callable[[], object]] = []
         self._arrivals: set[asyncio.Future[None]] = set()
-        self._yielding: set[str] = set()
         self._waiters = Waiters()
         self._drops = Drops(metrics, record_class, clock.monotonic)
         self._scrubber = Scrubber(
@@ -232,6 +228,14 @@ class Queue:
         if self._committer.durable < (seq := self._window.head):
             self.urge()
             await self._waiters.add(seq, is_own=False)
+
+    async def room(self) -> None:
+        """Return when memory has room for much more, which as a rule it has; else have it written first.
+
+        For who appends faster than any disk takes it. While the disk fails this takes as long as that lasts.
+        """
+        if self._window.bytes > 2 * self._stock_bytes:
+            await self.durable()
 
     async def kept(self, seq: int) -> bool:
         """Whether the record just appended is safe, as `durable` has it, itself and not a gap in its place."""
@@ -399,21 +403,10 @@ class Queue:
         """The oldest records had to go: note it in each cursor that had not acknowledged them."""
         gap = evict(self._cursors.by_name.values(), heads)
         if gap is not None and self._limits.full == "drop_newest":
-            self._say_who_yields()
+            self._drops.say_who_yields(self._cursors.by_name.values())
         self._window.release(heads[-1].last_seq)
         if gap is not None:
             self._drops.note(gap)
-
-    def _say_who_yields(self) -> None:
-        """Not the newest records gave way, but those of cursors whose uplinks are gone: once for each of them."""
-        for cursor in self._cursors.by_name.values():
-            if cursor.holds_until is not None and cursor.losses and cursor.name not in self._yielding:
-                self._yielding.add(cursor.name)
-                log.warning(
-                    "the spool is full: what it kept of class %s for '%s' gives way, for no uplink has that name now",
-                    self.record_class,
-                    cursor.name,
-                )
 
     def on_thinned(self, gap: Gap) -> None:
         """On the disk, of these records less is left than there was."""

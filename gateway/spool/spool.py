@@ -171,6 +171,11 @@ class Spool:
         """Return when everything appended so far is on the medium or acknowledged by all who hold."""
         await asyncio.gather(*(queue.durable() for queue in self.queues.values()))
 
+    async def room(self) -> None:
+        """Return when memory has room for much more; see `Queue.room`."""
+        for queue in self.queues.values():
+            await queue.room()
+
     def retire(self) -> None:
         """All uplinks have claimed their cursors: the others hold what they have, and nothing new."""
         for queue in self.queues.values():

@@ -36,9 +36,11 @@ bytes, shuffled; `shuffled`: first the lowest bytes of all, then the second byte
    4 positions: numbers, places in the group of the values of sparse shapes; else they are 0, 1, 2 ...
    5 records: numbers, six columns: what, seq above the frame's first, age in ms, time, quality, marks
      what: number of the shape of a batch; -1 gap, -2 message, -3 event, -4 audit; lower ones are of later versions
-     marks: 1 each value has a quality of its own, 2 and a time, 4 thinned: only the remarkable values are left
-   6 qualities and 7 times of values: numbers       8-12 the values of kinds 0-4, in the order of the records, shuffled
-     flags: 0 false, 1 true, 2 none. Of batches of one shape each is XORed with the one before it in the same frame
+     marks: 1 each value has a quality of its own, 2 and a time, 4 thinned: only the remarkable values are left,
+     8 history: read later from what the device remembers, 16 each value has the time when a server had it, or 0
+   6 qualities and 7 times of values, behind all of those the servers' times: numbers   8-12 the values of kinds 0-4,
+     in the order of the records, shuffled; flags: 0 false, 1 true, 2 none. Of batches of one shape each is XORed with
+     the one before it in the same frame
   13 lines: objects of each batch that has some    14 lines: of each record that is no batch    15 bytes for 14
      gap [0, first, last, first time, last time, count, cause]; event and audit [0, name, fields];
      message [bytes in 15, topic, qos, retain, bytes of properties]: there properties, then the payload
@@ -80,7 +82,6 @@ FORMS = ((1, "B"), (8, "q"), (8, "Q"), (4, "f"), (8, "d"))
 MOST = 64 * 1024 * 1024
 SYNCED = 2
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 Head = namedtuple(  # noqa: PYI024 - as short as it can be
     "Head",
@@ -163,10 +164,8 @@ def values_of(line: bytes) -> list[Any]:
 
 def unwrap(value: Any) -> Any:
     """A value that JSON could not carry, or one that it could."""
-    if isinstance(value, list):
-        return [unwrap(v) for v in value]
     if not isinstance(value, dict):
-        return value
+        return [unwrap(v) for v in value] if isinstance(value, list) else value
     ((kind, inner),) = value.items()
     wrapped: dict[str, Callable[[Any], Any]] = {
         "f": lambda x: struct.unpack(">d", bytes.fromhex(x))[0],
@@ -179,7 +178,7 @@ def unwrap(value: Any) -> Any:
 
 
 class Row(NamedTuple):
-    """A record out of a payload. `key` of its group, `places` in it; `marks` 4: thinned."""
+    """A record out of a payload. `key` of its group, `places` in it; `served` are a server's times, 0 for none."""
 
     seq: int
     what: int
@@ -189,6 +188,7 @@ class Row(NamedTuple):
     values: list[Any]
     qualities: list[str]
     times: list[int]
+    served: list[int]
     marks: int
 
 
@@ -197,14 +197,14 @@ def rows_in_json(head: Head, payload: bytes) -> Iterator[Row]:
     found = json.loads(payload)
     for seq, _, group, *rest in found["records"]:
         if group < 0:
-            yield Row(head.first_seq + seq, group, 0, b"", [], [b"", *rest[0]], [], [], 0)
+            yield Row(head.first_seq + seq, group, 0, b"", [], [b"", *rest[0]], [], [], [], 0)
             continue
         time, values, quality, index, times, wrapped = (*rest, "good", None, None, 0)[:6] if len(rest) == 2 else rest
         values = [unwrap(v) for v in values] if wrapped else values
         places = list(range(len(values))) if index is None else index
         qualities = [quality] * len(values) if isinstance(quality, str) else quality
         key = bytes.fromhex(found["groups"][group])
-        yield Row(head.first_seq + seq, 0, time, key, places, values, qualities, times or [time] * len(values), 0)
+        yield Row(head.first_seq + seq, 0, time, key, places, values, qualities, times or [time] * len(values), [], 0)
 
 
 def rows_in_columns(head: Head, payload: bytes) -> Iterator[Row]:
@@ -216,15 +216,17 @@ def rows_in_columns(head: Head, payload: bytes) -> Iterator[Row]:
         at += 4 + length
     keys = [sections[0][n : n + 8] for n in range(0, len(sections[0]), 8)]
     quality_of, shapes = values_of(sections[1]), shapes_of(sections)
-    codes, times_of = iter(numbers(sections[6])[0]), iter(numbers(sections[7])[0])
+    rows, codes, times = list(zip(*numbers(sections[5], 6), strict=True)), iter(numbers(sections[6])[0]), sections[7]
+    first = sum(len(shapes[what][2]) for what, *_, marks in rows if what >= 0 and marks & 2)
+    times_of, served_of = iter(numbers(times)[0][:first]), iter(numbers(times)[0][first:])
     streams = [BytesIO(unshuffled(sections[8 + n], width)) for n, (width, _) in enumerate(FORMS)]
     objects, others, blobs = iter(sections[13].split(b"\n")), iter(sections[14].split(b"\n")), BytesIO(sections[15])
     last: dict[tuple[int, int], bytes] = {}
-    for what, offset, _, time, code, marks in zip(*numbers(sections[5], 6), strict=True):
+    for what, offset, _, time, code, marks in rows:
         seq = head.first_seq + offset & 0xFFFFFFFFFFFFFFFF
         if what < 0:
             size, *items = values_of(next(others))
-            yield Row(seq, what, time, b"", [], [blobs.read(size), *items], [], [], marks)
+            yield Row(seq, what, time, b"", [], [blobs.read(size), *items], [], [], [], marks)
             continue
         group, places, kinds = shapes[what]
         columns: list[Iterator[Any]] = []
@@ -237,8 +239,9 @@ def rows_in_columns(head: Head, payload: bytes) -> Iterator[Row]:
         values = [next(columns[kind]) for kind in kinds]
         many = len(values)
         qualities = [quality_of[n] for n in (islice(codes, many) if marks & 1 else [code] * many)]
-        times = list(islice(times_of, many)) if marks & 2 else [time] * many
-        yield Row(seq, what, time, keys[group], places, values, qualities, times, marks)
+        own = list(islice(times_of, many)) if marks & 2 else [time] * many
+        served = list(islice(served_of, many)) if marks & 16 else []
+        yield Row(seq, what, time, keys[group], places, values, qualities, own, served, marks)
 
 
 def xored(data: bytes, other: bytes) -> bytes:
@@ -256,21 +259,19 @@ def shapes_of(sections: list[bytes]) -> list[tuple[int, list[int], bytes]]:
 
 
 class Card:
-    """A spool's folder. `complaints` counts what was told to be damaged; `documents` are the newest, by class."""
+    """A spool's folder. `complaints` are what was told to be damaged; `documents` are the newest, by class."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.complaints = 0
+        self.complaints: set[str] = set()
         self.documents: dict[str, tuple[int, dict[str, Any]]] = {}
         self._groups: dict[bytes, dict[str, Any]] = {}
-        self._told: set[str] = set()
         self._seen: set[tuple[str, str, int]] = set()
 
     def complain(self, what: str) -> None:
         """Tell of damage, once."""
-        if what not in self._told:
-            self._told.add(what)
-            self.complaints += 1
+        if what not in self.complaints:
+            self.complaints.add(what)
             sys.stderr.write(f"{what}\n")
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -329,11 +330,10 @@ class Card:
         body = self._body(head, path)
         if body is None:
             return
-        rows = rows_in_json if head.codec == 1 else rows_in_columns
         try:
             if head.generation > self.documents.get(name, (-1,))[0] and body[1]:
                 self.documents[name] = head.generation, json.loads(body[1])
-            for row in rows(head, body[2]):
+            for row in (rows_in_json if head.codec == 1 else rows_in_columns)(head, body[2]):
                 if row.what >= 0 or row.what in OTHERS:
                     yield self._entry(name, head, row)
         except (ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError, struct.error) as error:
@@ -348,10 +348,11 @@ class Card:
         if row.what >= 0:
             group = self._groups.get(row.key) or {"device": f"unknown-{row.key.hex()}", "names": (), "units": ()}
             known = dict(enumerate(zip(group["names"], group["units"], strict=True)))
-            samples = zip(row.places, row.values, row.qualities, row.times, strict=True)
+            served = row.served or [0] * len(row.values)
+            samples = zip(row.places, row.values, row.qualities, row.times, served, strict=True)
             entry["device"] = group["device"]
             entry["samples"] = [(*known.get(place, (f"#{place}", "")), *rest) for place, *rest in samples]
-            return entry | ({"thinned": True} if row.marks & 4 else {})
+            return entry | {word: True for mark, word in ((4, "thinned"), (8, "history")) if row.marks & mark}
         blob, *items = row.values
         if entry["kind"] == "gap":
             names = ("first_seq", "last_seq", "first_time", "last_time", "count", "cause")
@@ -412,9 +413,10 @@ def write_json(entries: Iterator[dict[str, Any]]) -> None:
     for entry in entries:
         samples = entry.pop("samples", None)
         if samples is not None:
-            entry["values"] = {tag: value for tag, _, value, _, _ in samples}
-            entry["quality"] = {tag: quality for tag, _, _, quality, _ in samples if quality != "good"}
-            entry["times"] = {tag: time for tag, _, _, _, time in samples if time != entry["time"]}
+            entry["values"] = {tag: value for tag, _, value, *_ in samples}
+            entry["quality"] = {tag: quality for tag, _, _, quality, *_ in samples if quality != "good"}
+            entry["times"] = {tag: time for tag, _, _, _, time, _ in samples if time != entry["time"]}
+            entry["server_times"] = {tag: served for tag, *_, served in samples if served}
         sys.stdout.write(json.dumps(plain(entry)) + "\n")
 
 
@@ -422,23 +424,23 @@ def write_csv(entries: Iterator[dict[str, Any]]) -> None:
     """Every value, a line each; records without values have one line, their details in JSON in place of a value."""
     out = csv.writer(sys.stdout)
     columns = ("class", "epoch", "seq", "kind", "clock")
-    out.writerow(("time", "time_ms", "device", "tag", "value", "unit", "quality", *columns))
+    out.writerow(("time", "time_ms", "device", "tag", "value", "unit", "quality", *columns, "server_ms", "history"))
     for entry in entries:
-        told = [entry[column] for column in columns]
+        told, mark = [entry[column] for column in columns], "true" if "history" in entry else ""
         details = {k: plain(v) for k, v in entry.items() if k not in (*columns, "time", "boot")}
-        for tag, unit, value, quality, time in entry.get("samples", [("", "", details, "", entry["time"])]):
+        for tag, unit, value, quality, time, served in entry.get("samples", [("", "", details, "", entry["time"], 0)]):
             shown = plain(value) if isinstance(value, str | bytes | float | int) else json.dumps(plain(value))
-            out.writerow((utc(time), time, entry.get("device", ""), tag, shown, unit, quality, *told))
+            stamp = (utc(time), time, entry.get("device", ""))
+            out.writerow((*stamp, tag, shown, unit, quality, *told, served or "", mark))
 
 
 def write_summary(card: Card, entries: Iterator[dict[str, Any]]) -> None:
     """What is in the folder."""
     spans: dict[tuple[str, ...], list[int]] = {}
     for entry in entries:
-        key = (entry["class"], entry["epoch"], entry["kind"], entry["clock"])
-        span = spans.setdefault(key, [0, entry["seq"], entry["seq"], entry["time"], entry["time"]])
-        span[:] = span[0] + 1, min(span[1], entry["seq"]), max(span[2], entry["seq"]), *span[3:]
-        span[3:] = min(span[3], entry["time"]), max(span[4], entry["time"])
+        key, seq, time = (entry["class"], entry["epoch"], entry["kind"], entry["clock"]), entry["seq"], entry["time"]
+        span = spans.setdefault(key, [0, seq, seq, time, time])
+        span[:] = span[0] + 1, min(span[1], seq), max(span[2], seq), min(span[3], time), max(span[4], time)
     for (name, epoch, kind, clock), (count, first, last, begin, end) in sorted(spans.items()):
         sys.stdout.write(f"{name} {epoch} {kind}: {count}, {first} to {last}, {utc(begin)} to {utc(end)}, {clock}\n")
     for name, (_, document) in card.documents.items():
@@ -464,10 +466,8 @@ def main() -> int:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # text that is broken is told all the same
     entries = wanted(card.entries(), options.first, options.to, options.tag)
     try:
-        if options.json:
-            write_json(entries)
-        elif options.csv:
-            write_csv(entries)
+        if options.json or options.csv:
+            (write_json if options.json else write_csv)(entries)
         else:
             write_summary(card, entries)
         sys.stdout.flush()

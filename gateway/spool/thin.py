@@ -3,7 +3,8 @@
 Of each tag and window of time stay the first and the last value, the lowest and the highest; of text and other values
 that have no size, the first, the last, and each that differs from the one before. Where the quality changes, the last
 value before and the first behind the change stay as well, so that the first and last of each run are there. Windows
-are counted from 1970 by the batches' times; where time is set back, a new one begins.
+are counted from 1970 by the batches' times; where time is set back, a new one begins. What came as history is thinned
+by itself: it stands between records that are newer.
 
 A batch keeps its number, its definition, its time and what else there is to say of the values that stay. A record of
 which nothing stays vanishes; one gap tells of all of those, from the first to the last, and how many they were: unlike
@@ -26,10 +27,10 @@ _NUMBERS = (float, int, bool)
 def thin(records: Sequence[Record], window_ms: int) -> list[Record]:
     """What stays of records of one epoch that follow each other, in order."""
     chosen: list[set[int]] = [set() for _ in records]
-    groups: dict[bytes, list[int]] = {}
+    groups: dict[tuple[bytes, bool], list[int]] = {}
     for n, record in enumerate(records):
         if record.batch is not None:
-            groups.setdefault(record.batch.group.hash, []).append(n)
+            groups.setdefault((record.batch.group.hash, record.batch.is_history), []).append(n)
     for places in groups.values():
         for _, found in groupby(places, key=lambda n: records[n].time // window_ms):
             at: list[int] = list(found)
@@ -124,12 +125,13 @@ def _joined(gap: Gap, other: Gap) -> Gap:
 
 
 def _sparse(batch: Batch, positions: Sequence[int]) -> Batch:
-    values, quality, index, times = batch.values, batch.quality, batch.index, batch.times
-    return Batch(
-        batch.group,
-        batch.time,
-        [values[n] for n in positions],
-        quality if isinstance(quality, Quality) else [quality[n] for n in positions],
-        positions if index is None else [index[n] for n in positions],
-        None if times is None else [times[n] for n in positions],
+    values, quality, index, times, served = batch.values, batch.quality, batch.index, batch.times, batch.server_times
+    return replace(
+        batch,
+        values=[values[n] for n in positions],
+        quality=quality if isinstance(quality, Quality) else [quality[n] for n in positions],
+        index=positions if index is None else [index[n] for n in positions],
+        times=None if times is None else [times[n] for n in positions],
+        server_times=None if served is None else [served[n] for n in positions],
+        raw=None,
     )

@@ -44,6 +44,7 @@ _MOST_STRETCHES = 32
 _MOST_OF_BOOT = 4  # anchors: the first, and the newest behind it
 _LATE_MS = 60_000  # a batch that was read before the clock stepped comes in within this time, or it is not ours
 _SAME_CLOCK_MS = 3_600_000  # a source that is farther from us than this has a clock of its own
+_EVIDENT = 10  # and so has one that is farther from us than one in so many of what our clock was wrong by
 _CLOCKS: dict[Worth, int] = {"unsynced": 0, "holdover": 1, "synced": 2}  # as in a frame's head
 
 
@@ -173,13 +174,14 @@ class Timeline:
 
     def timed(self, record: Record) -> Record:
         """The record with its times mended; as it is where they need not be, or cannot be."""
-        regime = record.regime
+        regime, batch = record.regime, record.batch
         if regime is None:
             return record
+        if batch is not None and batch.is_history:  # its times are those of who remembers, whatever our clock said
+            return replace(record, regime=None)
         anchor = self.anchor(regime)
         if anchor is None:
             return record
-        batch = record.batch
         shift = anchor.offset - regime.offset
         return Record(
             record.seq,
@@ -267,14 +269,19 @@ def _later(time: int, shift: int) -> int:
 def _moved(batch: Batch, shift: int) -> Batch:
     """A batch whose wall clock was wrong. A source's time is moved with it where it was evidently read off that clock.
 
-    That is: it is nearer to the time the batch has than to the time it gets, and not farther than an hour from it. A
-    source with a clock of its own is right already, or wrong in its own way.
+    That is: it lies before the time the batch has, by no more than an hour and by no more than a tenth of the shift. By
+    a clock that is right it would have been old by more than ten times that when it came. A source with a clock of its
+    own is right already, or wrong in its own way; so is the server that hands its values on.
     """
     time = batch.time
-    times = batch.times
-    if times is not None:
-        times = [t + shift if abs(t - time) < min(abs(t - time - shift), _SAME_CLOCK_MS) else t for t in times]
-    return Batch(batch.group, time + shift, batch.values, batch.quality, batch.index, times, batch.raw)
+    times, served = (_moved_times(column, time, shift) for column in (batch.times, batch.server_times))
+    return replace(batch, time=time + shift, times=times, server_times=served)
+
+
+def _moved_times(times: Sequence[int] | None, time: int, shift: int) -> Sequence[int] | None:
+    near = min(_SAME_CLOCK_MS, abs(shift) // _EVIDENT)
+    late = min(STEP_MS, near)
+    return None if times is None else [_later(t, shift) if -near <= t - time <= late else t for t in times]
 
 
 def _shifted(other: Gap | Message | Note, shift: int) -> Gap | Message | Note:

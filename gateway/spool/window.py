@@ -171,6 +171,7 @@ def footprint(batch: Batch) -> int:
     size = _RECORD + _VALUE * len(batch.values)
     if batch.raw is not None:
         size += len(batch.raw)
+    size += _VALUE * ((batch.times is not None) + (batch.server_times is not None)) * len(batch.values)
     if not _is_numeric(batch.group):
         size += sum(map(_extent, batch.values))
     return size

@@ -79,7 +79,7 @@ class Account:
         if last is not None and (last.fate, last.cause) == key and last.last_seq + 1 == found.first_seq:
             last.last_seq = found.last_seq
             last.count += found.count
-            last.first_time = last.first_time or found.first_time
+            last.first_time = min(last.first_time or found.first_time, found.first_time or last.first_time)
             last.last_time = max(last.last_time, found.last_time)
         elif len(self.ranges) < _MOST_RANGES:
             self.ranges.append(found)

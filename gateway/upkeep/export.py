@@ -2,13 +2,15 @@
 
 One row a sample:
 
-    ts,ts_ms,device,tag,value,unit,quality,seq,epoch,class,clock
-    2026-11-22T06:00:00.123Z,1795330000123,boiler,flow,1.5,m3/h,good,4711,9f31c2-3,data,synced
+    ts,ts_ms,device,tag,value,unit,quality,seq,epoch,class,clock,server_ms,history
+    2026-11-22T06:00:00.123Z,1795330000123,boiler,flow,1.5,m3/h,good,4711,9f31c2-3,data,synced,,
 
 `ts` is UTC, a source time where the sample has one; `clock` says what it is worth: synced, mended by what was known
-later, holdover (plausible at least), or unsynced. Values are exact: floats with all digits that tell them apart,
-bytes as lower-case hexadecimal text, lists and objects in JSON. In CSV, NaN and infinities are nan, inf, -inf and no
-value is an empty field; in JSON Lines all of them are null, and the quality says `uncertain:nan`.
+later, holdover (plausible at least), or unsynced. `server_ms` is when the server that handed the sample on had it,
+where that was kept; `history` is true where it was read later from what the device remembers. In JSON Lines these two
+are left out where they say nothing. Values are exact: floats with all digits that tell them apart, bytes as lower-case
+hexadecimal text, lists and objects in JSON. In CSV, NaN and infinities are nan, inf, -inf and no value is an empty
+field; in JSON Lines all of them are null, and the quality says `uncertain:nan`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from gateway.upkeep.records import Wanted, clock_of, frames
 from gateway.upkeep.survey import Advance, Survey
 
 Format = Literal["csv", "jsonl"]
-COLUMNS = ("ts", "ts_ms", "device", "tag", "value", "unit", "quality", "seq", "epoch", "class", "clock")
+_LATER = ("server_ms", "history")
+COLUMNS = ("ts", "ts_ms", "device", "tag", "value", "unit", "quality", "seq", "epoch", "class", "clock", *_LATER)
 _KEPT = 4096
 
 
@@ -58,6 +61,7 @@ class Table:
         self.count = Count()
         self._wanted = wanted
         self._rows = _csv if form == "csv" else _jsonl
+        self._mark: str | bool = "true" if form == "csv" else True
         self._picked: dict[bytes, Sequence[int] | None] = {}
 
     def pieces(self, survey: Survey, *, advance: Advance | None = None) -> Iterator[bytes]:
@@ -80,6 +84,7 @@ class Table:
             self._note(record)
             return []
         tail = (record.seq, record.epoch, record_class, clock)
+        mark = self._mark if batch.is_history else None
         span = self._wanted.span
         if batch.times is None and not span.holds(batch.time):
             return []
@@ -92,10 +97,11 @@ class Table:
             chosen = (sample for sample in chosen if sample[0] in wanted)
         if batch.times is not None:
             chosen = (sample for sample in chosen if span.holds(sample[1]))
-            rows = [(iso(time), time, batch.group.device, *rest, *tail) for _, time, *rest in chosen]
+            device = batch.group.device
+            rows = [(iso(at), at, device, *rest, *tail, served or None, mark) for _, at, *rest, served in chosen]
         else:
             stamp = (iso(batch.time), batch.time, batch.group.device)
-            rows = [(*stamp, *sample[2:], *tail) for sample in chosen]
+            rows = [(*stamp, *rest, *tail, served or None, mark) for _, _, *rest, served in chosen]
         self.count.records += bool(rows)
         return rows
 
@@ -120,8 +126,8 @@ def header(form: Format) -> bytes:
     return (",".join(COLUMNS) + "\n").encode() if form == "csv" else b""
 
 
-def samples(batch: Batch) -> Iterator[tuple[int, int, str, Any, str, Quality]]:
-    """Each sample of a batch: position in its group, time (ms), tag, value, unit, quality."""
+def samples(batch: Batch) -> Iterator[tuple[int, int, str, Any, str, Quality, int]]:
+    """Each sample of a batch: position in its group, time (ms), tag, value, unit, quality, the server's time or 0."""
     group, index = batch.group, batch.index
     order: Sequence[int] = range(len(group.names)) if index is None else index
     names: Sequence[str] = group.names if index is None else [group.names[i] for i in index]
@@ -129,7 +135,8 @@ def samples(batch: Batch) -> Iterator[tuple[int, int, str, Any, str, Quality]]:
     quality, count = batch.quality, len(batch.values)
     qualities = repeat(quality, count) if isinstance(quality, Quality) else quality
     times = repeat(batch.time, count) if batch.times is None else batch.times
-    return zip(order, times, names, batch.values, units, qualities, strict=True)
+    served = repeat(0, count) if batch.server_times is None else batch.server_times
+    return zip(order, times, names, batch.values, units, qualities, served, strict=True)
 
 
 def _csv(rows: Sequence[tuple[Any, ...]]) -> bytes:
@@ -160,6 +167,9 @@ def _line(row: tuple[Any, ...]) -> bytes:
         quality = uncertain("nan") if row[6] == GOOD else row[6]
         row = (*row[:4], None, row[5], quality, *row[7:])
     document = dict(zip(COLUMNS, row, strict=True))
+    for key in _LATER:
+        if document[key] is None:
+            del document[key]
     try:
         return orjson.dumps(document, default=_foreign, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
     except TypeError:  # integers beyond 64 bits, broken text

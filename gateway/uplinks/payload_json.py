@@ -1,11 +1,17 @@
 """Payload `json`: one record, one JSON object, `{"ts":…,"seq":…,"epoch":…,"values":{…}}`.
 
 In this order, each where it has something to say: `ts` (ms), `seq`, `epoch`, `values`, `quality` (only of values that
-are not good), `times` (source times in ms, only where they differ from `ts`), `replay`, `thinned`, `clock`, `part`.
+are not simply good), `times` (source times in ms, only where they differ from `ts`), `server_times` (when the server
+that handed a value on had it, only where that differs from its source time), `history`, `replay`, `thinned`, `clock`,
+`part`.
+
+`"history":true` marks what was read later from what the device remembers: it is older than what was sent before, and
+`ts` is the time of the newest value in it. It is never retained.
 
 Last values, sent after a connect, are no record: they have no `seq` and no `epoch`, but `"latest":true`.
 
-A bad value is null. An uncertain one keeps what is known of it; NaN and infinities are null and `uncertain:nan`. Bytes
+A bad value is null. An uncertain one keeps what is known of it, and so does a good one with a status of its own
+(`good:GoodClamped`); NaN and infinities are null and `uncertain:nan`. Bytes
 are lower-case hexadecimal text. Integers of any size are exact. What JSON cannot say is null and `bad:decode`.
 """
 
@@ -30,7 +36,7 @@ Skipped: TypeAlias = Callable[[str, str], None]
 """Told the topic and the reason of each value or record that cannot be sent."""
 
 _Columns: TypeAlias = dict[str, dict[str, Any]]
-"""`values`, and `quality` and `times` where they say something, each by tag."""
+"""`values`, and `quality`, `times` and `server_times` where they say something, each by tag."""
 
 _KEEP = 1024
 _PART_SIZE = len(b',"part":[99999,99999]')
@@ -51,7 +57,9 @@ class JsonPayload:
         """The messages of one record. Raises TopicError where the batch's definition gives no topic."""
         head = {"ts": batch.time, "seq": seq, "epoch": epoch}
         tail = {"replay": True, **marks} if replay else marks
-        return self._encode(batch, head, tail, room, retain=self._retain and not replay)
+        if batch.is_history:
+            tail = {"history": True, **tail}
+        return self._encode(batch, head, tail, room, retain=self._retain and not replay and not batch.is_history)
 
     def latest(self, batch: Batch, room: Room) -> Iterator[Message]:
         """Last values; none of a group that was never read. Raises TopicError."""
@@ -65,7 +73,7 @@ class JsonPayload:
         form = self._forms.get(batch.group.hash) or self._form(batch.group)
         names = form.names if batch.index is None else [form.names[i] for i in batch.index]
         values = form.digits.of(batch.values, batch.index)
-        if batch.times is None and batch.quality == GOOD:
+        if batch.times is None and batch.server_times is None and batch.quality == GOOD:
             columns: _Columns = {"values": dict(zip(names, values, strict=True))}
         else:
             columns = _described(names, values, batch.quality, batch)
@@ -79,7 +87,7 @@ class JsonPayload:
             payload = to_json({**head, **columns, **tail})
         if len(payload) + form.topic_size <= room.aim:
             return iter((Message(form.topic, payload, retain),))
-        frame = {**head, "values": {}, "quality": {}, "times": {}, **tail}
+        frame = {**head, "values": {}, "quality": {}, "times": {}, "server_times": {}, **tail}
         parts = self._parts(form.topic, columns, room.less(form.topic_size + len(to_json(frame)) + _PART_SIZE))
         return (
             Message(form.topic, to_json({**head, **part, **tail, "part": (number, len(parts))}), retain)
@@ -144,6 +152,10 @@ def _described(
     times = {} if batch.times is None else {n: t for n, t in zip(names, batch.times, strict=True) if t != batch.time}
     if times:
         columns["times"] = times
+    if batch.server_times is not None:
+        served = zip(names, batch.server_times, strict=True)
+        found = {name: t for name, t in served if t and t != times.get(name, batch.time)}
+        columns |= {"server_times": found} if found else {}
     return columns
 
 

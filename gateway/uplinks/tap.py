@@ -25,6 +25,7 @@ from gateway.uplinks.topics import Template, TopicError
 _QOS = 1
 """Who subscribes with QoS 0 gets QoS 0; a session that outlives its connection keeps what was sent meanwhile."""
 
+_KEEP = 1024
 _HEADER = 5 + 2  # fixed header and the topic's length
 _PROPERTIES = 512  # gateway, device and epoch are names
 
@@ -131,6 +132,8 @@ class Tap:
         group = batch.group
         topics = form.topics.get(group.hash)
         if topics is None:
+            if len(form.topics) >= _KEEP:
+                form.topics.clear()
             topics = form.topics[group.hash] = self._topics(form, batch)
         wanted = self._door.wanted
         return any(wanted(topic) for topic in topics)

@@ -14,7 +14,8 @@ from gateway import app as composition
 from gateway.app import App
 from gateway.config import from_mapping
 from gateway.control import ControlError, ask
-from gateway.model import Batch
+from gateway.model import Batch, ScanGroup, Tag
+from gateway.spool.spool import Spool
 from gateway.systemd import Notifier
 
 DEAD = "tcp://127.0.0.1:1"
@@ -234,6 +235,42 @@ def test_what_a_driver_learned_is_there_after_a_restart(tmp_path, monkeypatch):
         inside(App(file), lambda app: wait_until(lambda: app.image.states))
         stored = json.loads((file.spool.path / "learned.json").read_bytes())
         assert stored == {"version": 1, "lines": {DEAD: {"runs": run}}}
+
+
+class Herald(Pupil):
+    """Knows when it is connected that there are 6,000 tags, and tells of them, of an hour ago first."""
+
+    def regroup(self, device, groups):
+        tags = [Tag(name=f"x/{n}", address="") for n in range(6000)]
+        return [ScanGroup.of(device, tags, types=["float64"] * 6000, every_s=1.0, plan=None, is_pushed=True)]
+
+    async def subscribe(self, groups):
+        now = round(time.time() * 1000)
+        yield Batch(groups[0], now - 3_600_000, [1.0] * 6000, is_history=True)
+        yield Batch(groups[0], now, [2.0] * 6000)
+        await asyncio.get_running_loop().create_future()
+
+
+def test_what_a_driver_tells_by_itself_is_there_and_its_history_asks_for_room(tmp_path, monkeypatch):
+    asked, room = [], Spool.room
+
+    async def counted(self):
+        asked.append(self)
+        await room(self)
+
+    monkeypatch.setattr(Spool, "room", counted)
+    monkeypatch.setattr(composition, "find", lambda _: Herald)
+    file = config(tmp_path)
+
+    def look(app):
+        wait_until(lambda: app.image.states)
+        return [ask(file.spool.path, {"do": verb}) for verb in ("status", "read")]
+
+    ((status, read),) = inside(App(file), look)
+    (device,) = status["devices"]
+    assert (device["state"], device["tags"], device["bad"]) == ("online", 6000, 0)
+    assert {sample["value"] for sample in read["samples"]} == {2.0}
+    assert len(asked) == 1
 
 
 def wait_until(claim):

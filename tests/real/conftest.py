@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,7 +20,7 @@ STRICT = "HEADGATE_TESTS_STRICT"
 """Set by `.ci/run`: a missing program is then a failure, not a skip."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need() -> Callable[..., None]:
     """`need("mosquitto")` skips the test, naming the program, where it is not installed; in CI it fails."""
 
@@ -33,7 +36,7 @@ def need() -> Callable[..., None]:
     return check
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """A TCP port on 127.0.0.1 that nobody listens on right now."""
 
@@ -171,3 +174,22 @@ def cable(
         return process
 
     return join
+
+
+# --- OPC UA -----------------------------------------------------------------------------------------------------------
+
+
+def _room(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"opcua_{name}", Path(__file__).parent / "opcua" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    room = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = room
+    spec.loader.exec_module(room)
+    return room
+
+
+_servers = _room("servers")
+node_opcua, opcua_launcher, opcua_link = _servers.node_opcua, _servers.opcua_launcher, _servers.opcua_link
+opcua_servers, opcua_shared = _servers.opcua_servers, _servers.opcua_shared
+opcua_rig = _room("rig").opcua_rig

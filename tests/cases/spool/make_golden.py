@@ -1,5 +1,6 @@
-"""Makes a golden store: `python make_golden.py FORMAT` writes format-FORMAT.zip and format-FORMAT.json beside itself.
+"""Makes a golden store: `python make_golden.py NAME` writes NAME.zip and NAME.json beside itself.
 
+NAME is format-1, format-2 and so on, or history: the store of format 2 with what it can hold since there is history.
 Run it once, with the code that writes that format, and keep what it made for ever: later versions must read it. The
 JSON tells what the store holds: `stored` are all records in their frames, `cursors` the numbers and kinds of what each
 uplink is still owed. Values stand in it as JSON where that is exact, else as {"float": bits in hex}, {"int": decimal},
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import zipfile
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from gateway.journal.disk import FolderDisk
@@ -93,6 +95,19 @@ def batches(start):
     yield Batch(WIDE, time, [230.0 + n for n in range(40)], GOOD, None, [time - n for n in range(40)])
 
 
+def later(start):
+    """What came into format 2 when it had been there for a while: history, and a server's times beside a source's."""
+    time = Clock(1).wall_ms()
+    for n in range(4):
+        at = time - 3_600_000 + 1000 * n
+        yield Batch(PUMP, at, [0.5 + n, n], GOOD, [0, 2], [at, at - 40], None, [at + 3, 0], is_history=True)
+        yield Batch(PUMP, time + n, [1.5 + n, 5.0], Quality("good:GoodClamped"), [0, 1], None, None, [time + n, 0])
+        yield Batch(WIDE, time + n, [230.0 + n] * 40, GOOD, None, [time - n - k for k in range(40)])
+        served = [time - k for k in range(40)]
+        yield Batch(WIDE, time + n, [231.0 + n] * 40, GOOD, None, [time - n] * 40, None, served)
+    yield Batch(TEXTS, time, [None, start], bad("BadSensorFailure"), [0, 3], None, None, None, is_history=True)
+
+
 def others():
     """Records that are no batches; format 1 had none."""
     from gateway.spool.record import Message, Note
@@ -135,6 +150,9 @@ def told(record):
             "index": None if batch.index is None else list(batch.index),
             "times": None if batch.times is None else list(batch.times),
         }
+        row |= {"history": True} if getattr(batch, "is_history", False) else {}
+        served = getattr(batch, "server_times", None)
+        row |= {} if served is None else {"server_times": list(served)}
     elif record.gap is not None:
         gap = record.gap
         row |= {"first_seq": gap.first_seq, "last_seq": gap.last_seq, "count": gap.count, "cause": gap.cause}
@@ -153,7 +171,7 @@ async def opened(folder, start):
     return await Queue.open(folder, limits, clock=Clock(start), metrics=Metrics(), segment_size=SEGMENT_SIZE)
 
 
-async def fill(folder):
+async def fill(folder, batches):
     """Two starts. `cloud` has acknowledged a part of the first, `tap` holds nothing."""
     for start in range(STARTS):
         queue = await opened(folder, start)
@@ -209,12 +227,13 @@ async def owed(folder, name):
 
 
 def main():
-    name = f"format-{sys.argv[1]}"
+    name = sys.argv[1]
+    content = batches if name.startswith("format-") else lambda start: chain(batches(start), later(start))
     here = Path(__file__).parent
     secrets.randbits = lambda bits: 0x9F31C2
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "spool"
-        asyncio.run(fill(folder))
+        asyncio.run(fill(folder, content))
         (folder / "lock").unlink(missing_ok=True)
         with zipfile.ZipFile(here / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.iterdir()):

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.acquisition.deadband import Report
-from gateway.model import GOOD, Batch, Deadband, Device, ScanGroup, Tag, bad, uncertain
+from gateway.model import GOOD, Batch, Deadband, Device, Quality, ScanGroup, Tag, bad, uncertain
 
 
 def group(*tags, types=None):
@@ -145,3 +145,68 @@ def test_a_sparse_batch_is_judged_by_its_own_positions():
     sent(report, g, [1.0, 2.0])
     assert report(Batch(g, 0, [2.0], index=[1]), 1.0) is None
     assert list(report(Batch(g, 0, [2.5], index=[1]), 1.0).values) == [2.5]
+
+
+def test_values_with_one_quality_that_is_not_bad_are_no_outage():
+    """An OPC UA server may say of all values that they are good but clamped, or of uncertain worth: they change on."""
+    g = group(change("a"), change("b"))
+    for quality in (Quality("good:GoodClamped"), uncertain("UncertainLastUsableValue")):
+        report = Report(g)
+        assert sent(report, g, [1.0, 1.0], quality) == {"a": 1.0, "b": 1.0}
+        assert sent(report, g, [1.0, 2.0], quality) == {"b": 2.0}
+        assert sent(report, g, [1.0, 2.0], quality) is None
+        assert sent(report, g, [1.0, 2.0]) == {"a": 1.0, "b": 2.0}, "that they are simply good now is news"
+
+
+@pytest.mark.parametrize("odd", [None, "on", [1.0]])
+def test_a_group_of_numbers_that_turns_out_to_hold_something_else_is_compared_all_the_same(odd):
+    g = group(change("a"), change("b"))
+    report = Report(g)
+    sent(report, g, [1.0, 2.0])
+    assert sent(report, g, [1.0, odd]) == {"b": odd}
+    assert sent(report, g, [1.0, odd]) is None
+    assert sent(report, g, [1.5, odd]) == {"a": 1.5}
+
+
+def test_the_times_of_servers_and_the_mark_of_history_travel_with_their_values():
+    g = group(change("a"), change("b"))
+    report = Report(g)
+    report(Batch(g, 5, [1.0, 2.0]), 0.0)
+    out = report(Batch(g, 6, [1.0, 3.0], GOOD, None, [1, 2], None, [3, 4], is_history=True), 1.0)
+    assert (out.index, out.times, out.server_times, out.is_history) == ([1], [2], [4], True)
+
+
+def pushed(*tags):
+    device = Device(name="d", driver="x", url="")
+    return ScanGroup.of(device, tags, types=["float64"] * len(tags), every_s=1.0, plan=None, is_pushed=True)
+
+
+def test_of_a_pushed_group_it_is_known_when_and_what_to_say_again():
+    g = pushed(Tag(name="a", address="", max_silence_s=100.0), change("b", max_silence_s=1000.0), change("c"))
+    report = Report(g)
+    assert report.next_beat == float("inf")
+    assert report(Batch(g, 0, [1.0, 2.0, 3.0]), 0.0) is not None
+    at = report.next_beat
+    assert 90 <= at <= 100
+    assert report.overdue(at - 11) == []
+    assert report.overdue(at) == [0]
+    report.note(Batch(g, 0, [1.0], GOOD, [0]), at)
+    assert report.next_beat == pytest.approx(2 * at)
+    report(Batch(g, 0, [5.0, 2.0, 3.0]), at + 20)
+    assert report.next_beat == pytest.approx(2 * at + 20), "it was heard of meanwhile"
+    assert report.overdue(1000.0) == [0, 1], "what has no max_silence is never said again"
+
+
+def test_what_was_said_again_is_what_a_deadband_lies_around():
+    g = pushed(change("a", deadband=Deadband(1.0), max_silence_s=10.0))
+    report = Report(g)
+    report(Batch(g, 0, [10.0]), 0.0)
+    report.note(Batch(g, 0, [10.9], GOOD, [0]), 10.0)
+    assert report(Batch(g, 0, [11.5]), 11.0) is None
+    assert report(Batch(g, 0, [12.0]), 12.0) is not None
+
+
+def test_a_polled_group_has_its_max_silence_to_the_second():
+    g = group(Tag(name="a", address="", max_silence_s=100.0))
+    batch = Batch(g, 0, [1.0])
+    assert Report(g)(batch, 0.0) is batch

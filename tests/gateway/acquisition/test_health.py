@@ -102,3 +102,15 @@ def test_devices_that_return_together_only_to_fail_together_take_no_more_than_th
         now = max(now, ward.next_at(is_shared=is_shared))
     assert spent <= now / 10 + (CREDIT + 1) * 10 * 2.0
     assert spent >= now / 10 - 10 * 2.0
+
+
+def test_who_is_there_no_more_is_neither_asked_nor_saved_up_for():
+    ward, gone, stays = Ward(), Patient(lambda: 1.0), Patient(lambda: 1.0)
+    ward.admit(gone, 5.0, 0.0)
+    ward.forget(gone)
+    ward.forget(gone)
+    assert ward.next_at(is_shared=True) == float("inf")
+    ward.admit(stays, 1.0, 1000.0)
+    ward.admit(stays, 1.0, 1001.0)
+    ward.admit(stays, 1.0, 1002.0)
+    assert ward.opens_at(is_shared=False) == pytest.approx(999.0 - 20.0 + 30.0)

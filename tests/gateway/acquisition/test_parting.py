@@ -42,22 +42,26 @@ def test_every_value_comes_out_once_and_at_its_own_part(data, names):
     values = [f"v{i}" for i in chosen]
     quality = data.draw(st.sampled_from([GOOD, bad("timeout"), [bad(f"exception:{i}") for i in chosen]]))
     times = data.draw(st.sampled_from([None, [1000 + i for i in chosen]]))
-    batch = Batch(whole, 7, values, quality, index, times, b"raw")
+    served = data.draw(st.sampled_from([None, [2000 + i for i in chosen]]))
+    batch = Batch(whole, 7, values, quality, index, times, b"raw", served, is_history=served is not None)
     found = {}
     for place, part in deal(batch, whole.parts):
         assert part.group is whole.parts[place].group
         assert part.time == 7
+        assert part.is_history is (served is not None)
         for k, value in enumerate(part.values):
             position = k if part.index is None else part.index[k]
             grade = part.quality if isinstance(part.quality, str) else part.quality[k]
             time = None if part.times is None else part.times[k]
-            found[part.group.names[position]] = (part.group.device, value, grade, time)
+            at_server = None if part.server_times is None else part.server_times[k]
+            found[part.group.names[position]] = (part.group.device, value, grade, time, at_server)
     assert found == {
         f"t{i}": (
             names[i] or "cabinet",
             f"v{i}",
             quality if isinstance(quality, str) else quality[k],
             None if times is None else times[k],
+            None if served is None else served[k],
         )
         for k, i in enumerate(chosen)
     }

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.acquisition.scaling import NAN, Scaling, coefficients
-from gateway.model import GOOD, Device, ScanGroup, Tag, bad, uncertain
+from gateway.model import GOOD, Device, Quality, ScanGroup, Tag, bad, uncertain
 
 
 def group(*tags, types):
@@ -119,3 +119,35 @@ def test_good_plain_values_pass_without_a_copy():
     values = [1.0, 2.0]
     tags = [Tag(name="a", address=""), Tag(name="b", address="")]
     assert Scaling(group(*tags, types=["float32", "float32"])).apply(values, GOOD, None)[0] is values
+
+
+def test_values_with_one_quality_that_is_not_bad_are_scaled_and_looked_at():
+    scaling = Scaling(group(Tag(name="t", address="a", scale=0.1, max=5.0), types=["float64"]))
+    clamped = Quality("good:GoodClamped")
+    assert scaling.apply([3], clamped, None) == ([0.3], clamped)
+    assert scaling.apply([70], clamped, None) == ([7.0], [uncertain("range")])
+    assert scaling.apply([70], uncertain("stale"), None) == ([7.0], [uncertain("stale")])
+    assert scaling.apply([float("nan")], clamped, None) == ([None], [NAN])
+    assert scaling.apply([70], bad("x"), None) == ([70], bad("x")), "of what is bad nothing is made"
+
+
+@pytest.mark.parametrize("types", [["float64", "float64"], ["float64", "string"], ["float64", ""]])
+@pytest.mark.parametrize("odd", [None, "on", [1.0], {"a": 1}])
+def test_a_device_may_hold_something_else_than_its_group_says(types, odd):
+    scaling = Scaling(group(*(Tag(name=n, address="a") for n in "ab"), types=types))
+    assert scaling.apply([1.5, odd], GOOD, None) == ([1.5, odd], GOOD)
+    assert scaling.apply([float("inf"), odd], GOOD, None) == ([None, odd], [NAN, GOOD])
+
+
+def test_a_value_whose_type_nobody_knows_may_be_nan():
+    scaling = Scaling(group(Tag(name="t", address="a"), types=[""]))
+    assert scaling.apply([float("nan")], GOOD, None) == ([None], [NAN])
+
+
+def test_of_an_array_each_number_is_scaled_at_any_depth():
+    value, quality = scaled("", [1, [2, None, "x"], 2.5], scale=0.1)
+    assert value == [0.1, [0.2, None, "x"], 0.25]
+    assert quality is GOOD
+    scaling = Scaling(group(Tag(name="t", address="a", scale=0.1), types=[""]))
+    assert scaling.apply([[3]], GOOD, [0]) == ([[0.3]], GOOD)
+    assert scaling.apply(["on"], GOOD, [0]) == (["on"], GOOD)

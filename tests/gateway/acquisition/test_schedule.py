@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.acquisition.schedule import Schedule, first_due
+from gateway.acquisition.schedule import NEVER, Schedule, first_due
 
 
 def test_entries_come_in_the_order_of_their_due_times():
@@ -156,3 +156,22 @@ def test_what_is_stale_does_not_heap_up():
             schedule.park(k % 2)
         assert len(schedule._later) + len(schedule._ready) <= 2 * 3 + 17
         assert schedule.next_due == min(schedule._due)
+
+
+def test_an_entry_goes_on_in_another_schedule_where_it_stood():
+    before = Schedule([1.0, 10.0, 1.0, NEVER], [0.25, 3.0, 0.0, NEVER])
+    for now in (0.0, 0.25, 5.25):
+        while before.pop(now) is not None:
+            pass
+    before.park(2)
+    after = Schedule([7.0, 1.0, 10.0, 1.0, NEVER], [100.0] * 4 + [NEVER])
+    for i, j in ((1, 0), (2, 1), (3, 2)):
+        after.adopt(i, before, j)
+    assert after.missed_of([1]) == before.missed_of([0]) > 0
+    assert after.next_due == 6.25
+    assert after.pop(6.25) == 1
+    assert after.pop(13.0) in (1, 2)
+    assert {after.pop(13.0), after.pop(13.0)} <= {1, 2, None}
+    assert after.pop(99.0) in (1, 2)
+    after.rejoin(3, 99.0)
+    assert after.pop(100.0) is not None

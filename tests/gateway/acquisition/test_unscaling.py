@@ -80,9 +80,15 @@ def test_a_float_register_takes_any_value():
     assert unscale(tag(0.1, kind=""), 0.25) == 2.5  # the driver knows what it holds
 
 
-@pytest.mark.parametrize("value", [True, "auto", None, [1, 2], math.nan, math.inf])
+@pytest.mark.parametrize("value", [True, "auto", None, {"a": 1}, math.nan, math.inf])
 def test_what_is_no_number_is_left_to_the_driver(value):
     assert unscale(tag(0.1), value) is value
+
+
+def test_of_an_array_each_number_is_unscaled_at_any_depth():
+    assert unscale(tag(0.1), [1, [2.5, None]]) == [10, [25, None]]
+    with pytest.raises(ValueError, match=r"steps of 0\.1"):
+        unscale(tag(0.1), [1, 0.25])
 
 
 def test_a_tag_without_scale_is_written_as_it_is():

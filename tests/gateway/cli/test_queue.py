@@ -15,6 +15,7 @@ import pytest
 
 from gateway.cli.main import main
 from gateway.cli.queue import VERBS
+from gateway.model import Batch
 
 _SPEC = importlib.util.spec_from_file_location(
     "headgate_tests_yard", Path(__file__).parents[1] / "upkeep" / "conftest.py"
@@ -131,6 +132,19 @@ def test_inspect_shows_records_by_number_and_tag(queue, yard):
     assert out.count("flow=") == 20
     assert "state=" not in out
     assert queue("inspect", yard.folder, "--seq", "x")[0] == 2
+
+
+def test_inspect_says_what_is_history_and_when_a_server_had_it(queue, yard):
+    async def main():
+        async with yard.opened() as store:
+            store.cursor("cloud")
+            store.append(Batch(yard.pump, yard.t0, [1.5], index=[0], server_times=[yard.t0 + 4], is_history=True))
+            await store.durable()
+
+    asyncio.run(main())
+    (row,) = json.loads(queue("inspect", yard.folder, "--json")[1])
+    assert (row["history"], row["values"][0]["server_time"]) == (True, yard.t0 + 4)
+    assert "pump history: flow=1.5" in queue("inspect", yard.folder)[1]
 
 
 def test_inspect_shows_frames_damaged_ones_too_also_of_files_set_aside(queue, yard):

@@ -99,8 +99,8 @@ D = 'driver: fake, url: "tcp://h"'
         ("d: {driver: , url: x}", "gw.yaml:2:15: device 'd': 'driver' is missing"),
         ("d: {driver: modbuss}", "gw.yaml:2:15: device 'd': there is no driver 'modbuss'; installed are: fake"),
         (
-            "d: {driver: opcua}",
-            "gw.yaml:2:15: device 'd': driver 'opcua' is not built yet, it comes in a later version",
+            "d: {driver: serial}",
+            "gw.yaml:2:15: device 'd': driver 'serial' is not built yet, it comes in a later version",
         ),
         ("d: {driver: serial}", "driver 'serial' is not built yet"),
         (

@@ -23,13 +23,13 @@ golden = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(golden)
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=[*(f"format-{number}" for number in FORMATS), "history"])
 def store(request, tmp_path):
     """The folder of a golden store, and what is in it."""
     folder = tmp_path / "spool"
-    with zipfile.ZipFile(CASES / f"format-{request.param}.zip") as archive:
+    with zipfile.ZipFile(CASES / f"{request.param}.zip") as archive:
         archive.extractall(folder)
-    return folder, json.loads((CASES / f"format-{request.param}.json").read_text())
+    return folder, json.loads((CASES / f"{request.param}.json").read_text())
 
 
 def test_there_is_a_golden_store_of_every_format_up_to_the_present_one():
@@ -39,6 +39,15 @@ def test_there_is_a_golden_store_of_every_format_up_to_the_present_one():
 def test_every_record_of_a_golden_store_is_read_value_for_value(store):
     folder, expected = store
     assert golden.stored(folder) == expected["stored"]
+
+
+def test_the_store_with_history_holds_history_and_the_times_of_servers():
+    stored = json.loads((CASES / "history.json").read_text())["stored"]
+    marks = [("history" in row, "server_times" in row, row.get("times") is not None) for row in stored]
+    assert {(True, True, True), (True, False, False), (False, True, False), (False, False, True)} <= set(marks)
+    assert {row["time"] for row in stored if "history" in row and row["names"][0] == "flow"} == {
+        golden.Clock(1).wall_ms() - 3_600_000 + 1000 * n for n in range(4)
+    }
 
 
 @pytest.mark.parametrize("name", ["cloud", "tap"])

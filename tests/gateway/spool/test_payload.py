@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.journal import frame
 from gateway.journal.frame import Body, Head
 from gateway.model import GOOD, Batch, Definition, Quality, bad, uncertain
+from gateway.spool.columns import numbers_of
 from gateway.spool.payload import Payload, decode
 from gateway.spool.record import Gap, Message, Note, Record, Regime, gap_record
 
@@ -112,6 +113,8 @@ def batches(draw, known):
         index,
         draw(st.none() | st.lists(TIMES, min_size=k, max_size=k)),
         draw(st.none() | st.binary()),
+        draw(st.none() | st.lists(TIMES, min_size=k, max_size=k)),
+        is_history=draw(st.booleans()),
     )
 
 
@@ -136,6 +139,7 @@ def test_batches_come_back_exactly_as_they_were(given_batches, first):
         assert type(batch.quality) is type(record.batch.quality)
         assert batch.index == record.batch.index
         assert batch.times == record.batch.times
+        assert (batch.server_times, batch.is_history) == (record.batch.server_times, record.batch.is_history)
         assert batch.raw is None, "raw is not stored"
         assert type(batch.group) is Definition
         assert batch.group.hash == record.batch.group.hash
@@ -303,6 +307,8 @@ def test_what_stands_beside_nothing_in_a_batch_does_not_stop_the_writer():
         Record(3, "abcdef-3", Batch(group, TIME, [1.0, 2.0, 3.0, 4.0, 5.0])),
         Record(4, "abcdef-3", Batch(group, 10**30, [1.0], GOOD, [99], [-(10**30)])),
         Record(5, "abcdef-3", Batch(group, TIME, [None, 2, 3.0, "4", 5.0])),
+        Record(6, "abcdef-3", Batch(group, TIME, [1.0, 2.0], GOOD, [0], server_times=[8, 9])),
+        Record(7, "abcdef-3", Batch(group, TIME, [1.0, 2.0], server_times=[TIME, TIME + 1])),
     ]
     found = [record.batch for record in round_trip(*records)]
     assert [batch.values for batch in found[:4]] == [[1.0, 2.0], [1.0], [1.0, 2.0, 3.0, 4.0, 5.0], [1.0]]
@@ -310,6 +316,8 @@ def test_what_stands_beside_nothing_in_a_batch_does_not_stop_the_writer():
     assert (found[1].index, found[1].times) == ([0], [TIME])
     assert found[3].index == [99]
     assert found[4].values == [None, 2, 3.0, "4", 5.0]
+    assert (found[5].values, found[5].server_times) == ([1.0], [8])
+    assert found[6].server_times == [TIME, TIME + 1]
 
 
 def test_many_qualities_are_counted_and_come_back():
@@ -419,6 +427,44 @@ def test_nonsense_in_the_time_of_a_batch_does_not_reach_the_head():
     payload.add(Record(2, "abcdef-3", Batch(definition(1), -(10**30), [1])), 0, 1 << 20)
     assert payload.max_time == 1 << 62
     assert payload.min_time == -(1 << 62)
+
+
+def test_who_does_not_know_of_servers_times_still_reads_the_sources_times():
+    """They stand behind those of all sources: what an earlier version takes, batch by batch, is what it took before."""
+    group = definition(2)
+    own, served = [[1, 2], [5, 6]], [[1000, 2000], [3000, 4000]]
+    plain = [Batch(group, TIME, [1.0, 2.0], times=own[n]) for n in range(2)]
+    with_servers = [replace(batch, server_times=served[n]) for n, batch in enumerate(plain)]
+    sections = []
+    for batches in (plain, with_servers):
+        _, written, _ = sealed(*(Record(n, "abcdef-3", batch) for n, batch in enumerate(batches, 1)))
+        at, found = 0, []
+        for _ in range(16):
+            (length,) = struct.unpack_from("<I", written, at)
+            found.append(written[at + 4 : at + 4 + length])
+            at += 4 + length
+        sections.append(numbers_of(found[7]))
+    assert sections[0] == [1, 2, 5, 6]
+    assert sections[1] == [1, 2, 5, 6, 1000, 2000, 3000, 4000]
+
+
+def test_a_heads_times_reach_back_to_the_oldest_of_history():
+    payload = Payload(1)
+    payload.add(Record(1, "e", Batch(definition(2), TIME, [1, 2])), 0, 1 << 20)
+    old = Batch(definition(2), TIME - 500, [1, 2], times=[TIME - 9000, TIME - 500], is_history=True)
+    payload.add(Record(2, "e", old), 0, 1 << 20)
+    assert (payload.min_time, payload.max_time) == (TIME - 9000, TIME)
+
+
+def test_a_head_tells_no_times_where_history_stands_beside_those_of_a_clock_that_was_wrong():
+    """It would be mended as a whole, and what is right already would be looked for elsewhere."""
+    regime = Regime(bytes(16), 0, is_plausible=False)
+    payload = Payload(1)
+    payload.add(Record(1, "e", Batch(definition(1), 5000, [1]), regime=regime), 0, 1 << 20)
+    assert (payload.min_time, payload.max_time) == (5000, 5000)
+    payload.add(Record(2, "e", Batch(definition(1), TIME, [1], is_history=True), regime=regime), 0, 1 << 20)
+    payload.add(Record(3, "e", Batch(definition(1), 6000, [1]), regime=regime), 0, 1 << 20)
+    assert (payload.min_time, payload.max_time) == (0, 0)
 
 
 def test_a_payload_refuses_what_would_make_it_too_long_but_always_takes_the_first():

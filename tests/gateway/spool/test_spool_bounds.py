@@ -54,6 +54,33 @@ def test_beyond_max_bytes_the_oldest_segments_go_and_each_cursor_is_told(bench, 
     asyncio.run(main())
 
 
+def test_who_asks_for_room_first_loses_nothing_however_much_comes_at_once(bench, make_disk):
+    async def main(*, asks):
+        async with bench.opened(make_disk(), max_bytes=8 * MIB, ram_bytes=40_000) as spool:
+            cloud = spool.cursor("cloud")
+            for n in range(1, 301):
+                if asks:
+                    await spool.room()
+                spool.append(bench.batch(n, size=1500))
+            found = await bench.drain(spool, cloud)
+            return [record.seq for record in found if record.batch is not None]
+
+    assert asyncio.run(main(asks=True)) == list(range(1, 301))
+    assert len(asyncio.run(main(asks=False))) < 100
+
+
+def test_where_there_is_room_nothing_is_written_for_it(bench, make_disk):
+    async def main():
+        async with bench.opened(make_disk(), max_bytes=8 * MIB, ram_bytes=MIB) as spool:
+            spool.cursor("cloud")
+            for n in range(1, 101):
+                spool.append(bench.batch(n))
+                await spool.room()
+            assert {n: v for n, _, v in bench.metrics}["spool_durable_seq"] == 0
+
+    asyncio.run(main())
+
+
 def test_what_was_evicted_is_told_after_a_restart_too(bench, make_disk):
     async def main():
         disk = make_disk()

@@ -164,6 +164,31 @@ def test_samples_of_1970_in_memory_have_their_right_time(shop, machine, run_virt
     run_virtual(main())
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_history_that_came_in_1970_keeps_the_time_it_had(shop, machine, run_virtual, is_stored):
+    async def main():
+        queue = await shop.queue()
+        cursor = queue.cursor("u")
+        true = machine.true_ms()
+        queue.append(Batch(GROUP, machine.wall_ms(), [1]))
+        past = [Batch(GROUP, true - 60_000 + n, [n], times=[true - 60_000 + n], is_history=True) for n in range(5)]
+        for batch in past:
+            queue.append(batch)
+        if is_stored:
+            await queue.durable()
+            assert {(head.min_time, head.max_time) for head in heads(queue)} == {(0, 0)}
+        machine.sync()
+        await asyncio.sleep(5)
+        live, *old = await shop.drain(queue, cursor)
+        assert abs(live.time - true) <= 1000
+        assert [record.time for record in old] == [batch.time for batch in past]
+        assert [record.batch.times for record in old] == [batch.times for batch in past]
+        assert {record.regime for record in old} == {None}
+        await queue.close()
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize("when", ["before the time was known", "after it was known"])
 def test_samples_of_1970_on_the_disk_have_their_right_time_after_a_restart(shop, machine, run_virtual, when):
     async def main():

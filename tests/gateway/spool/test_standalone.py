@@ -56,10 +56,10 @@ def run(tmp_path):
     return run
 
 
-def unpacked(folder, number):
-    with zipfile.ZipFile(CASES / f"format-{number}.zip") as archive:
+def unpacked(folder, name):
+    with zipfile.ZipFile(CASES / f"{name}.zip") as archive:
         archive.extractall(folder)
-    return json.loads((CASES / f"format-{number}.json").read_text())["stored"]
+    return json.loads((CASES / f"{name}.json").read_text())["stored"]
 
 
 def seen_by_it(folder):
@@ -73,6 +73,8 @@ def seen_by_it(folder):
             row |= {"device": entry["device"], "time": entry["time"], "tags": [s[0] for s in samples]}
             row |= {"values": [golden.exact(s[2]) for s in samples], "qualities": [s[3] for s in samples]}
             row["times"] = [s[4] for s in samples]
+            row |= {"history": True} if "history" in entry else {}
+            row |= {"server_times": [s[5] for s in samples]} if any(s[5] for s in samples) else {}
         elif entry["kind"] == "gap":
             names = ("first_seq", "last_seq", "count", "cause", "first_time", "last_time")
             row |= {key: entry[key] for key in names}
@@ -99,17 +101,33 @@ def as_samples(stored):
     return found
 
 
-@pytest.mark.parametrize("number", sorted(int(path.stem[7:]) for path in CASES.glob("format-*.zip")))
-def test_it_reads_golden_stores_of_every_format_value_for_value(tmp_path, number):
-    stored = unpacked(tmp_path / "spool", number)
+@pytest.mark.parametrize("name", sorted(path.stem for path in CASES.glob("*.zip")))
+def test_it_reads_golden_stores_of_every_format_value_for_value(tmp_path, name):
+    stored = unpacked(tmp_path / "spool", name)
     card, found = seen_by_it(tmp_path / "spool")
     assert found == as_samples(stored)
-    assert card.complaints == 0
+    assert not card.complaints
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_alone_it_tells_all_of_a_golden_store(tmp_path, run, number):
-    stored = unpacked(tmp_path / "spool", number)
+def test_it_tells_of_history_and_of_the_times_of_servers(tmp_path, run):
+    stored = unpacked(tmp_path / "spool", "history")
+    told = list(map(json.loads, run(tmp_path / "spool", "--json")[1].splitlines()))
+    assert [t.get("history", False) for t in told] == ["history" in s for s in stored]
+    row = next(t for t in told if "history" in t and t["device"] == "pump")
+    assert row["times"] == {"state": row["time"] - 40}
+    assert row["server_times"] == {"flow": row["time"] + 3}, "0 is no time"
+    table = list(csv.DictReader(io.StringIO(run(tmp_path / "spool", "--csv")[1])))
+    mine = [r for r in table if r["seq"] == str(row["seq"]) and r["epoch"] == row["epoch"]]
+    assert [(r["tag"], r["server_ms"], r["history"]) for r in mine] == [
+        ("flow", str(row["time"] + 3), "true"),
+        ("state", "", "true"),
+    ]
+    assert {r["history"] for r in table if r["kind"] != "batch"} == {""}
+
+
+@pytest.mark.parametrize("name", ["format-1", "format-2"])
+def test_alone_it_tells_all_of_a_golden_store(tmp_path, run, name):
+    stored = unpacked(tmp_path / "spool", name)
     code, out, errors = run(tmp_path / "spool", "--json")
     assert (code, errors) == (0, "")
     told = list(map(json.loads, out.splitlines()))
@@ -132,7 +150,7 @@ def test_alone_it_tells_all_of_a_golden_store(tmp_path, run, number):
 
 
 def test_a_part_is_told_by_time_and_by_tag(tmp_path, run):
-    stored = unpacked(tmp_path / "spool", 2)
+    stored = unpacked(tmp_path / "spool", "format-2")
     folder = tmp_path / "spool"
     told = [json.loads(line) for line in run(folder, "--json", "--tag", "pump/*t*")[1].splitlines()]
     assert {tag for t in told for tag in t.get("values", ())} == {"state", "total", "offset"}
@@ -247,7 +265,7 @@ def test_what_is_damaged_is_skipped_and_told_and_the_rest_is_read(store, run):
     assert code == 1
     assert "the frame at byte 4096 is skipped, with 2 records (abcdef-3, 3 to 4): its checksum is wrong" in errors
     assert "a frame at byte 8192 is damaged and is skipped" in errors
-    assert len(errors.splitlines()) == 2 == card.complaints
+    assert len(errors.splitlines()) == 2 == len(card.complaints)
     assert "data abcdef-3 batch: 4, 1 to 8" in out
 
 
@@ -294,7 +312,7 @@ def test_a_folder_that_is_no_spool_is_told(tmp_path, run, name):
 
 
 def test_it_changes_nothing(tmp_path, run):
-    unpacked(tmp_path / "spool", 2)
+    unpacked(tmp_path / "spool", "format-2")
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "spool").iterdir()}
     for option in ("--json", "--csv"):
         assert run(tmp_path / "spool", option)[0] == 0
@@ -302,7 +320,7 @@ def test_it_changes_nothing(tmp_path, run):
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
-    unpacked(tmp_path / "spool", 2)
+    unpacked(tmp_path / "spool", "format-2")
     command = f"{sys.executable} -I -S {standalone.__file__} {tmp_path / 'spool'} --json | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["seq"] == 1
@@ -379,7 +397,7 @@ def test_it_sees_in_random_stores_what_we_see(tmp_path, seed):
     asyncio.run(fill())
     card, found = seen_by_it(folder)
     assert found == as_samples(golden.stored(folder))
-    assert card.complaints == 0
+    assert not card.complaints
     shutil.rmtree(folder)
 
 
@@ -388,7 +406,7 @@ def test_it_sees_in_random_stores_what_we_see(tmp_path, seed):
 def test_any_damage_costs_what_it_hit_and_never_the_reader(tmp_path, data):
     folder = tmp_path / "broken"
     shutil.rmtree(folder, ignore_errors=True)
-    stored = as_samples(unpacked(folder, data.draw(st.sampled_from([1, 2]))))
+    stored = as_samples(unpacked(folder, data.draw(st.sampled_from(["format-1", "format-2", "history"]))))
     for _ in range(data.draw(st.integers(1, 5))):
         path = data.draw(st.sampled_from(sorted(folder.iterdir())))
         content = bytearray(path.read_bytes())

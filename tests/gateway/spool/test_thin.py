@@ -2,11 +2,12 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.model import GOOD, Batch, Definition, bad, uncertain
+from gateway.model import GOOD, Batch, Definition, Quality, bad, uncertain
 from gateway.spool.record import Gap, Note, Record, gap_record
 from gateway.spool.thin import thin
 
@@ -183,3 +184,32 @@ def _check_what_is_told(records, kept):
 def test_to_thin_twice_brings_nothing_back(records):
     once = thin(records, 10_000)
     assert {r.seq for r in thin(once, 10_000) if r.batch} <= {r.seq for r in once if r.batch}
+
+
+def test_history_is_thinned_by_itself_and_keeps_what_there_is_to_say():
+    """It stands between newer records: neither is the first or last of the other's window."""
+    records = []
+    for n in range(8):
+        live = Batch(GROUP, 100_000 + n, [float(n), n, "on"])
+        times, served = [10_000 + n, n, n], [20_000 + n, 0, 0]
+        old = Batch(GROUP, 100_000, [100.0 + n, n, "on"], GOOD, None, times, None, served, is_history=True)
+        records += [Record(2 * n + 1, EPOCH, live), Record(2 * n + 2, EPOCH, old)]
+    kept = [r for r in thin(records, 60_000) if r.batch is not None]
+    assert [r.seq for r in kept if not r.batch.is_history] == [1, 15]
+    past = [r for r in kept if r.batch.is_history]
+    assert [r.seq for r in past] == [2, 16]
+    assert past[0].batch is records[1].batch
+    (middle,) = thin([*records[1:2], Record(3, EPOCH, _spike(records[1].batch)), *records[3::2]], 60_000)[1:2]
+    assert middle.batch.is_history
+    assert (middle.batch.index, middle.batch.times, middle.batch.server_times) == ([0], [10_000], [20_000])
+
+
+def _spike(batch):
+    return replace(batch, values=[999.0, 0, "on"])
+
+
+def test_a_good_value_with_a_status_of_its_own_counts_like_any_other():
+    clamped = Quality("good:GoodClamped")
+    values = [5.0, 7.0, 1.0, 6.0, 9.0, 2.0, 3.0]
+    records = [dense(n, n, [value, 0, "on"], clamped) for n, value in enumerate(values, 1)]
+    assert [seq for _, tag, seq, *_ in samples(thin(records, 60_000)) if tag == 0] == [1, 3, 5, 7]

@@ -154,6 +154,55 @@ def test_source_times_that_have_nothing_to_do_with_our_clock_stay(timeline):
     assert timeline.timed(record).batch.times == [epoch_of_the_device, 25_000 + 2 * 3_600_000]
 
 
+def test_source_times_of_a_right_clock_stay_however_old_they_were_when_they_came(timeline):
+    """Our clock was half an hour late: a value that was 25 minutes old seemed to come out of the future, others not."""
+    minute = 60_000
+    timeline.look(0, TRUE - 30 * minute, is_synced=False)
+    ages = [0, 1, 5, 25, 29, 31, 45, 120, 3000]
+    record = taken(timeline, 600_000, times=[TRUE + 600_000 - age * minute for age in ages])
+    timeline.look(700_000, TRUE + 700_000, is_synced=True)
+    mended = timeline.timed(record).batch
+    moved = [age for age, then, now in zip(ages, record.batch.times, mended.times, strict=True) if then != now]
+    assert moved == [31], "what by our clock was fresh: nobody can tell that from a source that shares our clock"
+    assert mended.time == TRUE + 600_000
+
+
+def test_a_source_that_shares_our_clock_is_mended_with_it(timeline):
+    timeline.look(20_000, 20_000, is_synced=False)
+    ages = [0, 3, 1000, 100_000, 3_500_000]
+    record = taken(timeline, 3_600_000, times=[3_600_000 - age for age in ages], server_times=[0, 3_599_000, 1, 0, 0])
+    timeline.look(3_700_000, TRUE + 3_700_000, is_synced=True)
+    mended = timeline.timed(record).batch
+    assert mended.times == [TRUE + 3_600_000 - age for age in ages]
+    assert mended.server_times == [0, TRUE + 3_599_000, TRUE + 1, 0, 0], "0 is no time"
+
+
+def test_a_servers_times_are_judged_like_those_of_the_source(timeline):
+    timeline.look(20_000, 20_000, is_synced=False)
+    record = taken(timeline, 25_000, times=[24_999, 24_998], server_times=[TRUE + 24_999, 0])
+    timeline.look(70_000, TRUE + 70_000, is_synced=True)
+    mended = timeline.timed(record).batch
+    assert (mended.times, mended.server_times) == ([TRUE + 24_999, TRUE + 24_998], [TRUE + 24_999, 0])
+
+
+@pytest.mark.parametrize("is_known_later", [True, False])
+def test_history_keeps_its_times_and_is_no_matter_of_our_clock(timeline, is_known_later):
+    timeline.look(20_000, 20_000, is_synced=False)
+    old = Batch(GROUP, TRUE - 5000, [1, 2], times=[TRUE - 6000, TRUE - 5000], is_history=True)
+    record = Record(1, "e", old, "batch", None, timeline.regime)
+    if is_known_later:
+        timeline.look(70_000, TRUE + 70_000, is_synced=True)
+    assert timeline.timed(record) == Record(1, "e", old)
+
+
+def test_what_is_mended_keeps_all_else_there_is_to_say(timeline):
+    timeline.look(20_000, 20_000, is_synced=False)
+    record = taken(timeline, 25_000, quality=Quality("bad:x"), index=[0, 1], raw=b"r")
+    timeline.look(70_000, TRUE + 70_000, is_synced=True)
+    batch = timeline.timed(record).batch
+    assert (batch.values, batch.quality, batch.index, batch.raw) == ([1, 2], Quality("bad:x"), [0, 1], b"r")
+
+
 def test_a_batch_read_before_the_clock_was_set_and_handed_in_after_it_is_of_the_time_before(timeline):
     timeline.look(20_000, 20_000, is_synced=False)
     timeline.look(70_000, TRUE + 70_000, is_synced=True)

@@ -124,5 +124,8 @@ def test_the_footprint_grows_with_what_a_batch_holds():
     small = footprint(Batch(NUMBERS, 0, [1.0]))
     assert footprint(Batch(NUMBERS, 0, [1.0] * 100)) >= small + 99 * 32
     assert footprint(Batch(NUMBERS, 0, [1.0], raw=bytes(500))) >= small + 500
+    times = list(range(100))
+    assert footprint(Batch(NUMBERS, 0, [1.0] * 100, times=times)) >= small + 2 * 99 * 32
+    assert footprint(Batch(NUMBERS, 0, [1.0] * 100, times=times, server_times=times)) >= small + 3 * 99 * 32
     assert footprint(Batch(TEXT, 0, ["x" * 10_000])) >= 10_000
     assert footprint(Batch(TEXT, 0, [{"a": ["x" * 5_000, b"y" * 5_000]}])) >= 10_000

@@ -84,6 +84,20 @@ def test_a_clean_stop_leaves_nothing_unknown(yard):
     assert totals(accounts(yard)["cloud"]) == {"waiting": 40}
 
 
+def test_the_times_of_a_range_bound_history_too(yard):
+    async def main():
+        async with yard.opened() as queue:
+            queue.cursor("cloud")
+            queue.append(yard.batch(10))
+            queue.append(Batch(yard.pump, yard.t0 + 2000, [1.0], index=[0], is_history=True))
+            queue.append(yard.batch(11))
+            await queue.durable()
+
+    asyncio.run(main())
+    (found,) = accounts(yard)["cloud"].ranges
+    assert (found.count, found.first_time, found.last_time) == (3, yard.t0 + 2000, yard.t0 + 11_000)
+
+
 def test_a_time_range_counts_only_what_was_taken_then(yard):
     yard.fill(1, 40, acknowledge=10)
     span = Span(yard.t0 + 5_000, yard.t0 + 14_500)

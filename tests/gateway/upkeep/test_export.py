@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 from gateway.clock import SystemClock
 from gateway.metrics import Metrics
@@ -57,10 +58,36 @@ def test_csv_and_json_lines_say_the_same(yard):
     yard.fill(1, 12)
     table, _ = rows(yard, "csv")
     lines, _ = rows(yard, "jsonl")
-    assert list(table[0]) == list(COLUMNS) == list(lines[0])
+    assert list(table[0]) == list(COLUMNS) == [*lines[0], "server_ms", "history"]
     assert [r["tag"] for r in table] == [r["tag"] for r in lines]
     assert [float(r["value"]) for r in table if r["tag"] == "flow"] == [r["value"] for r in lines if r["tag"] == "flow"]
     assert table[0]["ts"] == lines[0]["ts"] == "2026-11-22T06:46:41.000Z"
+
+
+def test_history_and_the_times_of_servers_are_told(yard):
+    past = Batch(yard.pump, yard.t0, [1.5, 7], index=[0, 1], times=[yard.t0 - 9, yard.t0], server_times=[yard.t0, 0])
+    store(
+        yard, [replace(past, is_history=True), Batch(yard.pump, yard.t0, [2.5], index=[0], server_times=[yard.t0 + 1])]
+    )
+    table, _ = rows(yard, "csv")
+    assert [(r["ts_ms"], r["server_ms"], r["history"]) for r in table] == [
+        (str(yard.t0 - 9), str(yard.t0), "true"),
+        (str(yard.t0), "", "true"),
+        (str(yard.t0), str(yard.t0 + 1), ""),
+    ]
+    lines, _ = rows(yard, "jsonl")
+    assert [(r.get("server_ms"), r.get("history")) for r in lines] == [
+        (yard.t0, True),
+        (None, True),
+        (yard.t0 + 1, None),
+    ]
+
+
+def test_a_span_finds_history_by_the_time_of_each_value(yard):
+    old = [yard.t0 - 7_000_000 + 1000 * n for n in range(3)]
+    store(yard, [yard.batch(1), Batch(yard.pump, old[2], [1.0, 2, ""], times=old, is_history=True), yard.batch(2)])
+    found, _ = rows(yard, "jsonl", span=Span(old[0], old[1]))
+    assert [(r["tag"], r["ts_ms"]) for r in found] == [("flow", old[0]), ("state", old[1])]
 
 
 def test_strange_values_keep_their_meaning(yard):

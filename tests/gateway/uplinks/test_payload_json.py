@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import GOOD, Batch, Definition, bad, uncertain
+from gateway.model import GOOD, Batch, Definition, Quality, bad, uncertain
 from gateway.uplinks.message import Message, Room
 from gateway.uplinks.payload_json import JsonPayload
 from gateway.uplinks.topics import Template, TopicError
@@ -54,6 +54,78 @@ def test_every_key_stands_in_its_place(one, define):
         b'{"ts":1795330000123,"seq":4711,"epoch":"9f31c2-3","values":{"flow":1.5,"energy":null},'
         b'"quality":{"energy":"bad:timeout"},"times":{"energy":1795329999123},"replay":true}'
     )
+
+
+def test_history_and_the_times_of_servers_stand_in_their_places(one, define):
+    batch = Batch(
+        define("a float64", "b float64", "c float64"),
+        TS,
+        [1.5, 7.0, 2.0],
+        [GOOD, bad("timeout"), GOOD],
+        times=[TS, TS - 1000, TS - 2000],
+        server_times=[TS, TS - 900, 0],
+        is_history=True,
+    )
+    assert one(batch, replay=True) == (
+        b'{"ts":1795330000123,"seq":4711,"epoch":"9f31c2-3","values":{"a":1.5,"b":null,"c":2.0},'
+        b'"quality":{"b":"bad:timeout"},"times":{"b":1795329999123,"c":1795329998123},'
+        b'"server_times":{"b":1795329999223},"history":true,"replay":true}'
+    )
+
+
+def test_the_times_of_servers_are_told_where_they_differ_from_the_sources_and_else_left_out(one, define):
+    batch = Batch(define("a float64", "b float64"), TS, [1.5, 2.5], server_times=[TS, TS - 5])
+    assert orjson.loads(one(batch))["server_times"] == {"b": TS - 5}
+    assert b"server_times" not in one(Batch(define("a float64"), TS, [1.5], times=[TS - 5], server_times=[TS - 5]))
+    assert b"server_times" not in one(Batch(define("a float64"), TS, [1.5], server_times=[0]))
+
+
+def test_history_is_never_retained(encode, define):
+    batch = Batch(define("a float64"), TS, [1.5], is_history=True)
+    assert [m.retain for m in encode(batch, retain=True)] == [False]
+    assert [m.retain for m in encode(Batch(define("a float64"), TS, [1.5]), retain=True)] == [True]
+
+
+def test_history_that_does_not_fit_into_one_message_says_what_it_is_in_each_part(encode, define):
+    names = [f"tag{n} float64" for n in range(60)]
+    times = [TS - n for n in range(60)]
+    served = [TS + 1 + n for n in range(60)]
+    batch = Batch(define(*names), TS, [n / 7 for n in range(60)], times=times, server_times=served, is_history=True)
+    for most in range(350, 450):
+        messages = encode(batch, room=Room(most, most))
+        assert len(messages) > 3
+        assert all(len(m.payload) + len(m.topic.encode()) <= most for m in messages)
+    parts = [orjson.loads(m.payload) for m in messages]
+    assert all(part["history"] for part in parts)
+    found = {tag: at for part in parts for tag, at in part["server_times"].items()}
+    assert found == {f"tag{n}": served[n] for n in range(60)}
+
+
+def test_what_stands_beside_values_is_counted_to_the_byte(encode, define):
+    batch = Batch(
+        define("a string", "b string"),
+        TS,
+        ["x" * 90] * 2,
+        [uncertain("a")] * 2,
+        times=[1, 2],
+        server_times=[3, 4],
+        is_history=True,
+    )
+    for most in range(250, 450):
+        assert all(len(m.payload) + len(m.topic.encode()) <= most for m in encode(batch, room=Room(most, most)))
+
+
+def test_a_good_value_with_a_status_of_its_own_is_kept_and_the_status_told(one, define):
+    batch = Batch(define("a float64", "b float64"), TS, [1.5, 2.5], [Quality("good:GoodClamped"), GOOD])
+    assert orjson.loads(one(batch)) == {
+        "ts": TS,
+        "seq": 4711,
+        "epoch": "9f31c2-3",
+        "values": {"a": 1.5, "b": 2.5},
+        "quality": {"a": "good:GoodClamped"},
+    }
+    whole = Batch(define("a float64", "b float64"), TS, [1.5, 2.5], Quality("good:GoodClamped"))
+    assert orjson.loads(one(whole))["values"] == {"a": 1.5, "b": 2.5}
 
 
 def test_a_sparse_batch_names_only_what_it_holds(one, define):

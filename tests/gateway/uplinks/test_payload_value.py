@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.image import Image
-from gateway.model import GOOD, Batch, bad, uncertain
+from gateway.model import GOOD, Batch, Quality, bad, uncertain
 from gateway.uplinks.message import Message, Room
 from gateway.uplinks.payload_value import ValuePayload
 from gateway.uplinks.topics import Template, TopicError
@@ -74,6 +74,15 @@ def test_each_tag_has_its_topic_in_dense_and_sparse_batches(encode, define):
 def test_a_backlog_is_never_retained_and_retaining_can_be_left_off(encode, define):
     batch = Batch(define("a uint16"), TS, [1])
     assert [encode(batch, **o)[0].retain for o in ({}, {"replay": True}, {"retain": False})] == [True, False, False]
+
+
+def test_history_is_never_retained_for_it_is_older_than_what_stands_there(encode, define):
+    batch = Batch(define("a uint16"), TS, [1], is_history=True)
+    assert [(m.payload, m.retain) for m in encode(batch)] == [(b"1", False)]
+
+
+def test_a_good_value_with_a_status_of_its_own_is_a_value(encode, define):
+    assert [m.payload for m in encode(Batch(define("a uint16"), TS, [1], Quality("good:GoodClamped")))] == [b"1"]
 
 
 def test_a_value_too_large_is_left_out_and_told(encode, skipped, define):

@@ -82,6 +82,24 @@ def test_last_values_are_retained_although_nobody_listens(tap, door, define):
     assert [(m.topic, m.payload, m.retain) for m in door.published] == [("headgate/plant7/boiler/a", b"1", True)]
 
 
+def test_history_is_live_for_who_listens_and_never_retained(tap, door, define):
+    live = tap(Form("value"), Form("json"))
+    door.listeners |= {"headgate/plant7/boiler/flow", "headgate/plant7/boiler"}
+    live.batch(Batch(define("flow float64"), TS, [1.5], is_history=True), 4711, "9f31c2-3")
+    assert [(m.topic, m.retain) for m in door.published] == [
+        ("headgate/plant7/boiler/flow", False),
+        ("headgate/plant7/boiler", False),
+    ]
+    assert b'"history":true' in door.published[1].payload
+
+
+def test_no_more_topics_are_kept_than_the_bound(tap, door, define):
+    live = tap(Form("json"))
+    for n in range(3000):
+        live.batch(Batch(define(f"t{n} float64"), TS, [1.5]), n, "9f31c2-3")
+    assert len(live._forms[0].topics) <= 1024
+
+
 def test_both_forms_at_once(tap, door, define):
     door.listeners.add("headgate/plant7/boiler")
     tap(Form("json"), Form("value")).batch(Batch(define("a uint16"), TS, [1]), 1, "e")

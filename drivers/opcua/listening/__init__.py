@@ -1,0 +1,1 @@
+"""Subscriptions: made, kept alive, taken up again after a loss, and what was missed meanwhile."""

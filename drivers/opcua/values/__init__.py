@@ -1,0 +1,1 @@
+"""Values on the wire, into Python and back: the fast parser, structures, qualities."""
