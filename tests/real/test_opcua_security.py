@@ -9,6 +9,7 @@ import pytest
 from asyncua import ua
 
 from drivers.opcua.connecting import certificate as certificates
+from drivers.opcua.connecting.pki import Pki
 from drivers.opcua.connecting.session import Session
 from drivers.opcua.options import DeviceOptions
 from gateway.clock import SystemClock
@@ -273,3 +274,30 @@ def test_a_channel_is_renewed_under_load(opcua_servers, session_of, keys, kind, 
             await session.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_server_that_was_not_told_of_our_renewed_certificate_is_shown_the_former_one(
+    opcua_servers, session_of, keys, kind, caplog
+):
+    folder = keys.pki("gateway")
+    server = opcua_servers(
+        kind,
+        policies=["None", "Basic256Sha256"],
+        modes=["None", "SignAndEncrypt"],
+        trusted=keys.trusted("gateway"),
+        types=False,
+    )
+    new = Pki(folder, None, clock=SystemClock()).renew()
+    assert new.certificate != keys.made["gateway"] == (folder / "own" / "former.der").read_bytes()
+
+    is_resumed, shown = visit(session_of(server))
+    assert shown.endswith("open, Basic256Sha256 sign_and_encrypt>")
+    assert is_resumed is (kind == "node-opcua")
+    said = [record.getMessage() for record in caplog.records if "renewed certificate" in record.getMessage()]
+    assert len(said) == 1, "once, though it was connected twice"
+    assert str(new.certificate_path) in said[0]
+
+    (folder / "own" / "former.der").unlink()
+    error = refusal(session_of(server))
+    assert error.cause in ("BadCertificateUntrusted", "BadSecurityChecksFailed")
