@@ -17,12 +17,14 @@ class About:
     """
 
     own: str = "own/certificate.der in the pki folder"
-    thumbprint: str = "see headgate certificate"
+    thumbprint: str = "what headgate certificate FILE shows"
     uri: str = "the one in the certificate"
     login: str = "the login"
     session_timeout: str = "as long as session_timeout says"
 
 
+_ANEW = "take certificate and key out of the folder own in pki, then: headgate certificate FILE"
+"""To make another key: `--renew` keeps it."""
 _TRUST_US = "Copy {own} into the server's folder of trusted clients, or accept {thumbprint} in its list of refused ones"
 
 _MEANING = {
@@ -31,34 +33,32 @@ _MEANING = {
     "BadSecurityChecksFailed": "the server refuses the gateway without a reason, mostly because it does not trust its "
     "certificate. " + _TRUST_US + "; its log tells more",
     "BadCertificateUriInvalid": "the application URI that was sent ({uri}) is not the one in the certificate {own}. "
-    "Take application_uri out of the file, or make a new certificate with headgate certificate",
+    "Take application_uri out of the file, or make a new certificate: headgate certificate FILE --renew",
     "BadCertificateTimeInvalid": "the server finds the certificate {own} expired, or not valid yet. Compare both "
-    "clocks; if the certificate is over, make a new one with headgate certificate",
+    "clocks; if the certificate is over, renew it: headgate certificate FILE --renew",
     "BadCertificateIssuerTimeInvalid": "who issued the certificate {own} has a certificate that is over. Get a new "
-    "one, or make one with headgate certificate",
+    "one, or " + _ANEW,
     "BadCertificateHostNameInvalid": "the host in a certificate is not the host in the url. Write the url with a name "
     "that the server's certificate has, or make a new certificate for the server",
     "BadCertificateUseNotAllowed": "the certificate {own} may not be used for this: its key usage lacks what OPC UA "
-    "asks for. Make a new one with headgate certificate",
-    "BadCertificateIssuerUseNotAllowed": "who issued the certificate {own} may not issue any. Make one with headgate "
-    "certificate",
+    "asks for. Get a new one, or " + _ANEW,
+    "BadCertificateIssuerUseNotAllowed": "who issued the certificate {own} may not issue any. Get one of "
+    "another, or " + _ANEW,
     "BadCertificateInvalid": "the server cannot use the certificate {own}, or was given a certificate of its own that "
-    "it no longer has. If the server has a new certificate, approve it with headgate trust",
-    "BadCertificateRevoked": "the certificate {own} was revoked. Make a new one with headgate certificate, and let the "
-    "server trust it",
-    "BadCertificateIssuerRevoked": "who issued the certificate {own} was revoked. Make a new one with headgate "
-    "certificate, and let the server trust it",
-    "BadCertificateRevocationUnknown": "the server finds no revocation list of who issued {own}. Give it one, or make "
-    "a certificate that signs itself with headgate certificate",
+    "it no longer has. If the server has a new certificate, approve it: headgate trust FILE --fetch",
+    "BadCertificateRevoked": "the certificate {own} was revoked. Get a new one, or " + _ANEW,
+    "BadCertificateIssuerRevoked": "who issued the certificate {own} was revoked. Get one of another, or " + _ANEW,
+    "BadCertificateRevocationUnknown": "the server finds no revocation list of who issued {own}. Give it one, or "
+    + _ANEW,
     "BadCertificateIssuerRevocationUnknown": "the server finds no revocation list of who issued {own}. Give it one, "
-    "or make a certificate that signs itself with headgate certificate",
+    "or " + _ANEW,
     "BadCertificateChainIncomplete": "the server does not know who issued {own}. Give it the issuer's certificate, or "
-    "make one that signs itself with headgate certificate",
+    + _ANEW,
     "BadCertificatePolicyCheckFailed": "the key or the hash of {own} is too weak for the security policy, or too "
-    "strong. Make a certificate with headgate certificate, or name another policy with security",
-    "BadNoValidCertificates": "no certificate fits the policy. Make one with headgate certificate",
+    "strong. Name another policy with security, or " + _ANEW,
+    "BadNoValidCertificates": "no certificate fits the policy. Make one: headgate certificate FILE",
     "BadApplicationSignatureInvalid": "a signature is wrong: the certificate and the key of one side do not belong "
-    "together. Make both anew with headgate certificate, or look at the server's",
+    "together. Look at the server's, or " + _ANEW,
     "BadNonceInvalid": "the server finds our random number wrong or used before. If it comes again, the server's "
     "firmware is at fault: update it, or name another policy with security",
     # --- policy and mode ---

@@ -1,7 +1,9 @@
 """What refusals mean: each has a meaning and a cure, in the words of the file and the commands."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from asyncua import ua
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from drivers.opcua.connecting import explaining
 from drivers.opcua.connecting.explaining import About, explain, meaning
 from drivers.opcua.options import DeviceOptions
+from gateway.cli.main import _parser
 
 NAMES = sorted(explaining._MEANING)
 WORDS = {"security", "security_mode", "username", "password", "user_certificate", "user_key", "application_uri"}
@@ -48,6 +51,19 @@ def test_the_keys_that_the_texts_name_are_keys_of_the_file():
 def test_what_people_meet_has_a_cure(name):
     text = meaning(name)
     assert ". " in text, "a meaning and a cure"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_in_a_text_goes_as_it_is_typed(name):
+    for _, typed in re.findall(r"(^|\W)headgate ((?:certificate|trust)[^.,;)]*)", meaning(name)):
+        words = re.match(r"\w+ FILE( --[a-z]+)*", typed)
+        assert words, typed
+        assert _parser([typed.split()[0]]).parse_args(words[0].split()).file == Path("FILE")
+
+
+def test_who_reads_of_a_command_is_told_its_file():
+    whole = " ".join(map(meaning, NAMES))
+    assert whole.count("headgate certificate FILE") == whole.count("headgate certificate") > 10
 
 
 def test_a_text_names_our_certificate_and_our_login():
