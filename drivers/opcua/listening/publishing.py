@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from asyncua import ua as _ua
 
+from drivers.opcua.connecting.explaining import explain
 from drivers.opcua.faults import ServiceFault
 from drivers.opcua.listening.post import Post
 from drivers.opcua.listening.subscription import Subscription
@@ -149,7 +150,9 @@ class Publisher:
         elif fault.name == "BadTooManyOperations" and acknowledged > 1:
             self._most_acknowledged = acknowledged // 2
         else:
-            raise LineError(f"{self._post.session.line}: {fault}", cause=fault.name) from fault
+            what = str(fault).removesuffix(f": {fault.name}")
+            text = explain(f"{self._post.session.line}: {what}", fault.name)
+            raise LineError(text, cause=fault.name) from fault
 
     # --- the server must speak ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from drivers.opcua.connecting.explaining import explain
 from drivers.opcua.faults import ServiceFault
 from drivers.opcua.listening.complaints import Complaints
 from drivers.opcua.listening.making import Maker
@@ -65,11 +66,8 @@ class Tender:
         return LineError(f"{self._post.session.line}: {text}", cause="decode")
 
     def _refused(self, subscription: Subscription, fault: ServiceFault) -> LineError:
-        text = f"{self._post.session.line}: the server refuses a subscription of {len(subscription.items)} items"
-        text += f": {fault.name}"
-        if fault.name == "BadTooManySubscriptions":
-            text += ". There is one for each interval: give more tags the same `every`, or poll (mode: poll)"
-        return LineError(text, cause=fault.name)
+        what = f"{self._post.session.line}: a subscription of {len(subscription.items)} items"
+        return LineError(explain(what, fault.name), cause=fault.name)
 
     async def _add(self, subscription: Subscription, handles: range | list[int]) -> None:
         """Make these items, and say what became of those that are refused."""

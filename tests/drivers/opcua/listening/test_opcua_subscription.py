@@ -234,7 +234,22 @@ def test_a_server_that_makes_no_more_subscriptions_is_named_with_the_cure(run, r
         r.start()
         error = await r.ended()
         assert error.cause == "BadTooManySubscriptions"
-        assert "same `every`" in str(error)
+        assert "a subscription of 1 items: BadTooManySubscriptions: the server has no room" in str(error)
+        assert "Use fewer different values of every" in str(error)
+        await r.stop()
+
+    run(story())
+
+
+def test_a_refused_publish_request_is_explained(run, rig):
+    async def story():
+        r = rig()
+        r.group(["a"])
+        r.server.refusals["Publish"].append(0x80B8_0000)
+        r.start()
+        error = await r.ended()
+        assert error.cause == "BadRequestTooLarge"
+        assert "Publish: BadRequestTooLarge: a request is larger than the server takes. Lower" in str(error)
         await r.stop()
 
     run(story())
