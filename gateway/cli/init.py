@@ -55,6 +55,15 @@ devices:
   #   url: rtu:///dev/serial/by-id/usb-FTDI_FT232R-if00-port0?baud=9600&parity=N
   #   unit: 1
   #   profile: eastron/sdm630
+
+  # A server. What it has: headgate browse. Our certificate, for it to trust: headgate certificate {name}. Its own, for
+  # us: headgate trust {name}
+  # plc:
+  #   driver: opcua
+  #   url: opc.tcp://192.0.2.20:4840
+  #   # pki: /var/lib/headgate/pki       # certificates; as a service, else headgate-data/pki beside this file
+  #   tags:
+  #     level: {{address: "nsu=urn:plant:line1;s=Tank.Level"}}
 """
 
 

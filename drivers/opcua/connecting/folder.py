@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gateway.errors import RefusedError
 
+_WRITABLE = "Name another folder with pki (as a service /var/lib/headgate/pki), or let the gateway's user write there"
 LARGEST = 64 * 1024
 """Bytes that a certificate with its chain, or a key, may have."""
 
@@ -45,7 +46,7 @@ def made(folder: Path) -> Path:
             place.mkdir(mode=0o700, exist_ok=True)
             _give(place, place.parent)
     except OSError as error:
-        raise RefusedError(f"{folder}: cannot be made: {_said(error)}. Give the gateway's user the right to") from error
+        raise RefusedError(f"{folder}: cannot be made: {_said(error)}. {_WRITABLE}") from error
     return folder
 
 
@@ -65,7 +66,7 @@ def write(path: Path, data: bytes) -> None:
                 draft.unlink(missing_ok=True)  # nothing is there any more where all went well
         flush(folder)
     except OSError as error:
-        raise RefusedError(f"{path}: cannot be written: {_said(error)}. Run this as the gateway's user") from error
+        raise RefusedError(f"{path}: cannot be written: {_said(error)}. {_WRITABLE}") from error
 
 
 def take_away(*paths: Path) -> None:

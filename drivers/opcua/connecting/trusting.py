@@ -227,7 +227,9 @@ class TrustList:
         except FileNotFoundError:
             return ()
         except OSError as error:
-            raise RefusedError(f"{self._folder / state}: {(error.strerror or str(error)).lower()}") from error
+            raise RefusedError(
+                f"{self._folder / state}: {(error.strerror or str(error)).lower()}. Run this as the gateway's user"
+            ) from error
         return [path for path in files if not path.name.startswith(".")][:_MOST_FILES]
 
     def _path(self, thumbprint: str, state: State) -> Path:

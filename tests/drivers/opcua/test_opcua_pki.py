@@ -234,6 +234,18 @@ def test_who_may_not_look_is_told_who_may(pki, monkeypatch):
             pki.own()
 
 
+@pytest.mark.parametrize("call", ["mkdir", "replace"])
+def test_where_nothing_can_be_written_another_folder_is_the_cure(pki, clock, monkeypatch, call):
+    def refuse(*_args, **_more):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, call, refuse)
+    cure = r"read-only file system\. Name another folder with pki \(as a service /var/lib/headgate/pki\)"
+    other = Pki(pki.folder / "other", None, clock=clock)
+    with pytest.raises(RefusedError, match=cure):
+        (other if call == "mkdir" else pki).own()
+
+
 def test_looking_makes_nothing(pki):
     assert pki.seen() is None
     assert pki.former() is None

@@ -40,3 +40,14 @@ def test_a_folder_that_cannot_take_it_is_named(tmp_path, capsys, folder):
     (tmp_path / "file").write_text("")
     assert main(["init", str(tmp_path / folder / "plant.yaml")]) == 1
     assert f"{folder}/plant.yaml: cannot be written" in capsys.readouterr().err
+
+
+def test_what_is_commented_out_goes_too(tmp_path, capsys):
+    file = tmp_path / "gateway.yaml"
+    assert main(["init", str(file)]) == 0
+    text, found, after = file.read_text().partition("  # plc:\n")
+    block = "".join(line.replace("# ", "", 1) for line in (found + after).splitlines(keepends=True))
+    file.write_text(text + block.replace("# pki: /var/lib/headgate/pki", f"pki: {tmp_path}/pki"))
+    assert main(["check", str(file)]) == 0
+    assert main(["certificate", str(file), "plc"]) == 0
+    assert str(tmp_path / "pki" / "own" / "certificate.der") in capsys.readouterr().out
