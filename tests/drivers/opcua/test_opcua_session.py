@@ -6,7 +6,9 @@ import pytest
 from asyncua import ua
 from asyncua.ua.ua_binary import uatcp_to_binary
 
+from drivers.opcua.connecting import session as sessions
 from drivers.opcua.connecting import wire as wires
+from gateway import app
 from gateway.errors import LineError
 from gateway.metrics import Metrics
 
@@ -567,7 +569,7 @@ def test_a_former_certificate_is_shown_where_the_new_one_is_not_known_yet(
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def test_closing_takes_a_second_at_most_and_never_raises(stage, ua_peer, ua_session):
+def test_closing_does_not_wait_long_for_the_server_and_never_raises(stage, ua_peer, ua_session):
     async def scene():
         async with ua_peer:
             session = ua_session(ua_peer.url)
@@ -580,6 +582,10 @@ def test_closing_takes_a_second_at_most_and_never_raises(stage, ua_peer, ua_sess
             return took
 
     assert stage.live(scene) < 3
+
+
+def test_a_line_has_time_for_the_closing_when_the_gateway_stops():
+    assert sessions._PATIENCE_S <= 0.75 * app._LINE_STOP_S
 
 
 def test_a_server_that_is_gone_or_refuses_does_not_disturb_the_closing(stage, ua_peer, ua_session):
