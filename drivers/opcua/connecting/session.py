@@ -46,6 +46,9 @@ _SHORTEST_S: Final = 1.0
 """A server may grant any lifetime; it is not asked more often than this."""
 _PATIENCE_S: Final = 0.7
 """How long `close` waits for the server: a line has 1 s for its whole end (gateway/app.py)."""
+_NONCE: Final = 32
+_LONGEST_NONCE: Final = 1024
+"""Bytes of a server's random number: fewer can be guessed, and a password is encrypted with all of them."""
 _UNREACHABLE: Final = ("offline", "timeout")
 _SESSION_GONE: Final = frozenset((
     "BadSessionIdInvalid", "BadSessionClosed", "BadSessionNotActivated", "BadSecureChannelIdInvalid",
@@ -262,6 +265,8 @@ class Session:
         is_resumed = await self._resume(wire, way, policy)
         if not is_resumed:
             await self._create(wire, way, policy)
+        wire.enter()
+        if not is_resumed:
             await self._read()
             self.structures.begin(self.namespaces)
         self._choice = way.choice if self._kept is None else self._kept.choice
@@ -275,6 +280,8 @@ class Session:
             return False
         self._kept = None
         if self._clock.monotonic() - kept.used_at > kept.timeout_s:
+            return False
+        if not _is_nonce(kept.nonce, kept.choice):
             return False
         if (kept.thumbprint, *kept.choice.security) != (way.thumbprint, *way.choice.security):
             return False
@@ -328,6 +335,11 @@ class Session:
             nonce=result.ServerNonce or b"",
             timeout_s=max(0.0, result.RevisedSessionTimeout / 1000),
         )
+        if not _is_nonce(kept.nonce, way.choice):
+            text = (
+                f"{self.line}: the server's random number has {len(kept.nonce)} bytes, not {_NONCE} to {_LONGEST_NONCE}"
+            )
+            raise LineError(f"{text}: its firmware is at fault. Update it", cause="BadNonceInvalid")
         await self._activate(wire, way, policy, kept)
 
     async def _give_back(self, wire: Wire) -> None:
@@ -418,6 +430,11 @@ class Session:
 
     def _placed(self, text: str) -> str:
         return text if self.line in text else f"{self.line}: {text}"
+
+
+def _is_nonce(nonce: bytes, choice: Choice) -> bool:
+    """Whether a server's random number is one [Part 4 5.7.2.2]; where nothing hangs on it, it may be short."""
+    return (_NONCE if choice.uses_certificate else 0) <= len(nonce) <= _LONGEST_NONCE
 
 
 def _span(lifetime_ms: int) -> float:

@@ -41,7 +41,10 @@ MAX_CHUNK: Final = 65_536
 """Bytes of a chunk that a server may send us; it is told so in the Hello."""
 MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes of a whole answer; it is told so too."""
+MAX_FROM_STRANGERS: Final = 1024 * 1024
+"""Bytes of an answer before there is a session: whoever listens there may send it, and each MB takes half a second."""
 _MAX_CHUNKS: Final = MAX_MESSAGE // 8192
+_MOST_SHOWN: Final = 200
 _LEAST_BUFFER: Final = 1024
 """The standard says 8192 [Part 6 7.1.2.3]; small servers have less. Below this not even the login fits."""
 _KINDS: Final = frozenset((b"ACK", b"ERR", b"OPN", b"MSG", b"CLO"))
@@ -68,12 +71,19 @@ if _library_log.level == logging.NOTSET:
     _library_log.setLevel(logging.CRITICAL + 1)
 
 
+class _TooLargeError(Exception):
+    """An answer larger than is taken."""
+
+
 class _Connection(SecureConnection):
     """The library's chunks. An answer that the server gives up half-way fails its request, not all that follow."""
 
     on_abort: Callable[[int, int], None]
+    largest = MAX_FROM_STRANGERS
 
     def _receive(self, msg: Any) -> Any:
+        if self._incoming_size + len(msg.Body) > self.largest:
+            raise _TooLargeError
         message = super()._receive(msg)
         if msg.MessageHeader.ChunkType == ua.ChunkType.Abort:  # [Part 6 6.7.3]
             error = struct_from_binary(ua.ErrorMessage, Buffer(msg.Body))
@@ -91,12 +101,13 @@ class Wire(UASocketProtocol):
         self.about = About()
         self.closed = asyncio.get_running_loop().create_future()
         self._limits = TransportLimits(MAX_CHUNK, MAX_CHUNK, _MAX_CHUNKS, MAX_MESSAGE)
-        self._connection = _Connection(policy, self._limits)
-        self._connection.on_abort = self._on_abort
+        self._connection = self._chunks = _Connection(policy, self._limits)
+        self._chunks.on_abort = self._on_abort
         self._on_end = on_end
         self._unread = bytearray()
         self._failure: BaseException | None = None
         self._said = ""
+        self._is_entered = False
 
     def __repr__(self) -> str:
         return f"<wire {self.name} {'closed' if self.closed.done() else 'open'}>"
@@ -169,17 +180,25 @@ class Wire(UASocketProtocol):
         failure = self._failure
         if isinstance(failure, LineError):
             return LineError(str(failure), cause=failure.cause)
+        if isinstance(failure, _TooLargeError):
+            text = f"{self.name}: the server sends an answer of more than {self._chunks.largest} bytes"
+            cure = "Lower max_per_call" if self._is_entered else "Look who answers there"
+            return LineError(f"{text}. {cure}", cause="BadResponseTooLarge")
         if isinstance(failure, UaStatusCodeError):
             name = name_of(failure.code)
             return LineError(explain(self.name, name, self.about, said=self._said), cause=name)
         if isinstance(failure, OSError):
             return LineError(f"{self.name}: {reason_of(failure)}", cause="offline")
         if failure is not None:
-            text = f"the server sent what cannot be understood ({type(failure).__name__}: {failure})"
+            text = f"the server sent what cannot be understood ({type(failure).__name__}: {_shown(failure)})"
             return LineError(f"{self.name}: {text}: is its firmware new?", cause="decode")
         return LineError(f"{self.name}: the server closed the connection", cause="offline")
 
     # --- requests ---
+
+    def enter(self) -> None:
+        """There is a session: the server is no stranger any more, and its answers may be large."""
+        self._is_entered, self._chunks.largest = True, MAX_MESSAGE
 
     async def hello(self, url: str, timeout_s: float) -> None:
         """Greet, and agree on sizes [Part 6 7.1.2.3]. Raises LineError."""
@@ -254,7 +273,7 @@ class Wire(UASocketProtocol):
         try:
             return struct_from_binary(response_of(what)[0], Buffer(body))
         except _UNDECODABLE as error:
-            what = f"the answer to {what.removesuffix('Request')} ({type(error).__name__}: {str(error)[:200]})"
+            what = f"the answer to {what.removesuffix('Request')} ({type(error).__name__}: {_shown(error)})"
             raise ServiceFault(ua.StatusCodes.BadDecodingError, "BadDecodingError", what) from error
 
     def close_channel(self) -> None:
@@ -311,6 +330,11 @@ async def dial(
         text = f"{place.url}: {place.host!r} is no name of a host: is the url right?"
         raise LineError(text, cause="config") from error
     return wire
+
+
+def _shown(error: BaseException) -> str:
+    """What the library says of it, which may have the whole message in it."""
+    return "".join(c if c.isprintable() else " " for c in str(error)[:_MOST_SHOWN])
 
 
 def reason_of(error: OSError) -> str:

@@ -190,6 +190,50 @@ def test_a_server_that_cannot_sign_for_its_certificate_is_refused(stage, ua_peer
     assert "ActivateSession" not in ua_peer.names()
 
 
+@pytest.mark.parametrize(("security", "size"), [("Basic256Sha256", 31), ("Basic256Sha256", 0), ("none", 1025)])
+def test_a_random_number_that_is_too_short_or_much_too_long_is_refused(stage, ua_peer, ua_session, security, size):
+    if security != "none":
+        ua_peer.secure(security)
+
+    def short(request):
+        response = ua_peer.create_session(request)
+        response.Parameters.ServerNonce = bytes(size)
+        return response
+
+    ua_peer.answers["CreateSessionRequest"] = short
+
+    async def scene():
+        async with ua_peer:
+            return await stage.refusal(ua_session(ua_peer.url, security=security))
+
+    error = stage.live(scene)
+    assert error.cause == "BadNonceInvalid"
+    assert f"the server's random number has {size} bytes, not 32 to 1024" in str(error)
+    assert "ActivateSession" not in ua_peer.names()
+    assert ua_peer.sessions == {}
+
+
+def test_a_session_with_a_short_random_number_is_not_taken_up(stage, ua_peer, ua_session):
+    ua_peer.secure("Basic256Sha256")
+
+    def short(request):
+        response = ua_peer.activate_session(request)
+        response.Parameters.ServerNonce = ua_peer.sessions[request.RequestHeader.AuthenticationToken] = bytes(8)
+        return response
+
+    ua_peer.answers["ActivateSessionRequest"] = short
+
+    async def scene():
+        async with ua_peer:
+            session = ua_session(ua_peer.url, security="auto")
+            await session.open()
+            await session.drop()
+            assert await session.open() is False
+            await session.close()
+
+    stage.live(scene)
+
+
 def test_an_unknown_certificate_is_not_even_told_who_we_are(stage, ua_peer, ua_session):
     ua_peer.secure("Basic256Sha256")
 

@@ -458,7 +458,42 @@ def test_an_answer_larger_than_agreed_ends_the_connection(stage, ua_peer, ua_ses
             await session.drop()
             return caught.value
 
-    assert stage.live(scene).cause == "BadRequestTooLarge"
+    error = stage.live(scene)
+    assert error.cause == "BadResponseTooLarge"
+    assert str(error).endswith("the server sends an answer of more than 200000 bytes. Lower max_per_call")
+
+
+@pytest.mark.parametrize("service", ["GetEndpoints", "CreateSession"])
+def test_a_stranger_may_not_send_much(stage, ua_peer, ua_session, service):
+    ua_peer.answers[f"{service}Request"] = lambda _request: bytes(1024 * 1024 + 1)
+
+    async def scene():
+        async with ua_peer:
+            return await stage.refusal(ua_session(ua_peer.url))
+
+    error = stage.live(scene)
+    assert error.cause == "BadResponseTooLarge"
+    assert str(error).endswith("more than 1048576 bytes. Look who answers there")
+
+
+def test_what_nobody_asked_for_is_not_shown_whole(stage, ua_peer, ua_session):
+    async def scene():
+        async with ua_peer:
+            session = ua_session(ua_peer.url)
+            await session.open()
+            link, message = ua_peer.last
+            sent = link.connection.message_to_binary(b"secret" * 9000, request_id=message.request_id() + 77)
+            link.writer.write(sent)
+            with pytest.raises(LineError) as caught:
+                await session.gone()
+            await session.drop()
+            return caught.value
+
+    error = stage.live(scene)
+    assert error.cause == "decode"
+    assert "No request found" in str(error)
+    assert len(str(error)) < 500
+    assert str(error).isprintable()
 
 
 def test_an_answer_of_many_chunks_is_put_together(stage, ua_peer, ua_session):
