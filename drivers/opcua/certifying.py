@@ -20,6 +20,7 @@ _MOST_CHAINS = 5
 _WHY = {
     "unknown": "never seen before",
     "changed": "another one is trusted for this server: it was renewed or replaced, or somebody is in between",
+    "elsewhere": "a trusted authority has issued it, but not for the host of the url",
     "out_of_date": "it is not valid at this time",
     "revoked": "its authority has revoked it",
     "removed": "somebody removed it from the trusted ones",

@@ -1,8 +1,9 @@
 """Which servers' certificates are trusted, and what becomes of those that are not.
 
-A server is trusted where its certificate itself is in trusted/, or that of an authority which issued it and has not
-revoked it in a list (.crl) beside [Part 4 6.1.3]. Any other is put into pending/ and waits for a person; `first_use`
-trusts the first one of each url, but never a second one, one that is out of date, or one that a person has removed.
+A server is trusted where its certificate itself is in trusted/, or that of an authority which issued it for the host of
+the url and has not revoked it in a list (.crl) beside [Part 4 6.1.3]. Any other is put into pending/ and waits for a
+person; `first_use` trusts the first one of each url, but never a second one, one that is out of date, or one that a
+person has removed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import orjson
 from drivers.opcua.connecting import certificate as certificates
 from drivers.opcua.connecting.certificate import Certificate
 from drivers.opcua.connecting.folder import LARGEST, alone, read_bounded, take_away, write
+from drivers.opcua.url import place_of
 from gateway.clock import RELEASED_MS, Clock
 from gateway.errors import RefusedError
 
@@ -29,6 +31,7 @@ MOST_PENDING = 20
 """Certificates that wait for a person; whoever can reach the port of a server could else fill the medium."""
 _MOST_URLS = 20
 _MOST_FILES = 1000
+_MOST_HOSTS = 5
 _ENDINGS = (".der", ".crt", ".cer", ".pem")
 _SHOWN = 12
 """Digits of a thumbprint that a person types."""
@@ -54,8 +57,8 @@ class UntrustedError(RefusedError):
 class Note:
     """What is known of how a certificate came here: the urls of servers that showed it, and since when it is here.
 
-    `why`: unknown, changed, out_of_date, revoked, asked (for) or removed where it waits, first_use or approved where it
-    is trusted; empty where it was put there by hand.
+    `why`: unknown, changed, elsewhere, out_of_date, revoked, asked (for) or removed where it waits, first_use or
+    approved where it is trusted; empty where it was put there by hand.
     """
 
     urls: tuple[str, ...] = ()
@@ -96,7 +99,8 @@ class TrustList:
             return self._caution(leaf, url)
         path = _path_of(shown, [entry.certificate for entry in trusted])
         is_revoked = self._is_revoked(path)
-        if path and not is_revoked and not any(map(self._out_of_date, path)):
+        elsewhere = _elsewhere(leaf, url) if path else ""
+        if path and not (is_revoked or elsewhere or any(map(self._out_of_date, path))):
             return ""
         is_changed = any(url in entry.note.urls for entry in trusted)
         waiting = self._path(leaf.thumbprint, "pending")
@@ -105,8 +109,10 @@ class TrustList:
             self._put(leaf, "trusted", Note((url,), self._moment(), "first_use"))
             take_away(waiting, _beside(waiting))
             return f"{url}: its certificate came first and is trusted from now on: {_called(leaf)}"
-        wrong = "was revoked" if is_revoked else self._out_of_date(leaf)
-        why = "changed" if is_changed else "revoked" if is_revoked else "out_of_date" if wrong else "unknown"
+        late = self._out_of_date(leaf)
+        wrong = "was revoked" if is_revoked else late or elsewhere
+        reasons = {"changed": is_changed, "revoked": is_revoked, "out_of_date": late, "elsewhere": elsewhere}
+        why = next((reason for reason, holds in reasons.items() if holds), "unknown")
         cure = f"headgate trust FILE --approve {leaf.thumbprint[:_SHOWN]}"
         try:
             self.put_aside(leaf, url, why)
@@ -284,6 +290,17 @@ def _shown(chain: bytes, url: str) -> list[Certificate]:
     with suppress(ValueError):  # those above it help to trust it, or they do not
         shown += map(certificates.read, ders[1:])
     return shown
+
+
+def _elsewhere(leaf: Certificate, url: str) -> str:
+    """What is wrong with the hosts of a certificate that an authority issued: it issues them to others too.
+
+    Who has the key of any of them could else be every server [Part 4 6.1.3].
+    """
+    host = place_of(url).host
+    if host in (one.lower() for one in leaf.hosts):
+        return ""
+    return f"was issued for {', '.join(leaf.hosts[:_MOST_HOSTS]) or 'no host'}, not for {host}"
 
 
 def _path_of(shown: Sequence[Certificate], trusted: Sequence[Certificate]) -> list[Certificate]:

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -97,11 +98,12 @@ def issued(keys):
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(keys[2], hashes.SHA256()).public_bytes(Encoding.DER)
 
-    def make(name="plc", *, key=None, is_authority=True, until=NOW + YEAR):
+    def make(name="plc", *, key=None, is_authority=True, until=NOW + YEAR, hosts=("10.0.0.9", "plc")):
         constraints = x509.BasicConstraints(ca=is_authority, path_length=None)
         authority = build(authority_name, keys[2], [constraints], NOW + YEAR)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        uri = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"urn:{name}:headgate")])
+        named = [x509.DNSName(host) if host[0].isalpha() else x509.IPAddress(ip_address(host)) for host in hosts]
+        uri = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"urn:{name}:headgate"), *named])
         return build(subject, key or keys[1], [uri], until), authority
 
     return make
@@ -759,6 +761,27 @@ def test_what_a_trusted_authority_issued_is_trusted_renewed_or_not(pki, issued):
     assert pki.check(leaf, url=URL, trust="approved") == ""
     assert pki.check(leaf + authority, url=URL, trust="approved") == ""
     assert pki.check(issued()[0], url=URL, trust="approved") == ""
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"), [(["mixer"], "was issued for mixer, not for plc"), ([], "was issued for no host, not for plc")]
+)
+def test_what_a_trusted_authority_issued_for_another_host_waits_for_a_person(pki, issued, hosts, said):
+    leaf, authority = issued("mixer", hosts=hosts)
+    put(pki, "trusted", "authority.der", authority)
+    with pytest.raises(UntrustedError, match=said):
+        pki.check(leaf, url=URL, trust="approved")
+    (waiting,) = [entry for entry in pki.servers.entries() if entry.state == "pending"]
+    assert waiting.note.why == "elsewhere"
+    pki.servers.approve(waiting)
+    assert pki.check(leaf, url=URL, trust="approved") == ""
+
+
+@pytest.mark.parametrize("host", ["PLC", "[fe80::1]", "10.0.0.9"])
+def test_what_a_trusted_authority_issued_for_the_host_of_the_url_is_trusted(pki, issued, host):
+    leaf, authority = issued(hosts=["Plc", "fe80::1" if ":" in host else "10.0.0.9"])
+    put(pki, "trusted", "authority.der", authority)
+    assert pki.check(leaf, url=f"opc.tcp://{host}:4840", trust="approved") == ""
 
 
 def test_who_is_no_authority_issues_nothing(pki, issued):
