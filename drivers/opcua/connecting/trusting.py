@@ -95,8 +95,9 @@ class TrustList:
         trusted = list(self._entries("trusted"))
         known = next((entry for entry in trusted if entry.certificate.der == leaf.der), None)
         if known is not None:
+            another = any(url in entry.note.urls for entry in trusted) and url not in known.note.urls
             self._note_url(known, url)
-            return self._caution(leaf, url)
+            return _swapped(known, url) if another else self._caution(leaf, url)
         path = _path_of(shown, [entry.certificate for entry in trusted])
         is_revoked = self._is_revoked(path)
         elsewhere = _elsewhere(leaf, url) if path else ""
@@ -256,6 +257,15 @@ class TrustList:
 
     def _moment(self) -> str:
         return f"{self._now:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _swapped(known: Entry, url: str) -> str:
+    """Both are trusted, so it is talked to; that it is the right one of them nobody has said."""
+    there = f", as {', '.join(known.note.urls)} did" if known.note.urls else ""
+    return (
+        f"{url}: the server shows another trusted certificate than before{there}: {_called(known.certificate)}. Look "
+        "whether two servers have changed places"
+    )
 
 
 def _refusal(leaf: Certificate, url: str, wrong: str, cure: str, *, is_changed: bool) -> UntrustedError:

@@ -784,6 +784,17 @@ def test_what_a_trusted_authority_issued_for_the_host_of_the_url_is_trusted(pki,
     assert pki.check(leaf, url=f"opc.tcp://{host}:4840", trust="approved") == ""
 
 
+def test_servers_that_change_places_are_talked_to_and_that_is_said(pki, shown):
+    plc, mixer = shown("plc"), shown("mixer")
+    other = "opc.tcp://mixer:4840"
+    pki.check(plc, url=URL, trust="first_use")
+    pki.check(mixer, url=other, trust="first_use")
+    assert pki.check(plc, url=URL, trust="approved") == ""
+    said = pki.check(mixer, url=URL, trust="approved")
+    assert said.startswith(f"{URL}: the server shows another trusted certificate than before, as {other} did: ")
+    assert "changed places" in said
+
+
 def test_who_is_no_authority_issues_nothing(pki, issued):
     leaf, false = issued(is_authority=False)
     put(pki, "trusted", "false.der", false)
