@@ -1,12 +1,15 @@
 """A session as a server sees it: what is sent, what is taken up again, and what is left behind."""
 
 import asyncio
+import threading
 
 import pytest
 from asyncua import ua
 from asyncua.ua.ua_binary import uatcp_to_binary
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from drivers.opcua.connecting import session as sessions
+from drivers.opcua.connecting import way as ways
 from drivers.opcua.connecting import wire as wires
 from gateway import app
 from gateway.errors import LineError
@@ -389,6 +392,25 @@ def test_a_refusal_of_our_certificate_is_explained(stage, ua_peer, ua_session, n
     assert error.cause == name
     assert "own/certificate.der" in str(error)
     assert "(the server says: no such client)" in str(error)
+
+
+def test_our_key_is_not_proved_prime_again_on_the_event_loop(stage, ua_peer, ua_session, monkeypatch):
+    ua_peer.secure("Basic256Sha256")
+    on_loop = []
+
+    def seen(data, password, *, unsafe_skip_rsa_key_validation=False):
+        on_loop.append(threading.current_thread() is threading.main_thread() and not unsafe_skip_rsa_key_validation)
+        return load_pem_private_key(data, password, unsafe_skip_rsa_key_validation=unsafe_skip_rsa_key_validation)
+
+    async def scene():
+        async with ua_peer:
+            session = ua_session(ua_peer.url, security="auto")
+            monkeypatch.setattr(ways, "load_pem_private_key", seen)
+            await session.open()
+            await session.close()
+
+    stage.live(scene)
+    assert on_loop == [False]
 
 
 # --- taken up again ---------------------------------------------------------------------------------------------------
