@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from drivers.opcua.connecting import session as module
 from drivers.opcua.connecting import wire as wires
+from drivers.opcua.connecting.identity import Login
 from drivers.opcua.faults import ServiceFault
 from gateway.errors import LineError
 from gateway.metrics import Metrics
@@ -474,6 +475,34 @@ def test_a_stranger_may_not_send_much(stage, ua_peer, ua_session, service):
     error = stage.live(scene)
     assert error.cause == "BadResponseTooLarge"
     assert str(error).endswith("more than 1048576 bytes. Look who answers there")
+
+
+@pytest.mark.parametrize("size", [0, 31])
+def test_a_channel_whose_keys_could_be_guessed_is_refused(stage, ua_peer, ua_session, size):
+    ua_peer.secure("Basic256Sha256")
+
+    def short(request):
+        response = ua.OpenSecureChannelResponse()
+        response.Parameters.SecurityToken.TokenId = response.Parameters.SecurityToken.ChannelId = 1
+        response.Parameters.SecurityToken.RevisedLifetime = 60_000
+        response.Parameters.ServerNonce = bytes(size)
+        return response
+
+    async def scene():
+        async with ua_peer:
+            session = ua_session(ua_peer.url, security="auto")
+            await session.open()
+            await session.drop()
+            ua_peer.answers["OpenSecureChannelRequest"] = short
+            with pytest.raises(LineError) as caught:
+                await session._enter(session._choice, Login("nobody"))
+            await session.drop()
+            return caught.value
+
+    error = stage.live(scene)
+    assert error.cause == "BadNonceInvalid"
+    assert "fewer than 32 bytes" in str(error)
+    assert ua_peer.names().count("ActivateSession") == 1
 
 
 def test_what_nobody_asked_for_is_not_shown_whole(stage, ua_peer, ua_session):
