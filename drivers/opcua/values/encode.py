@@ -74,7 +74,7 @@ def _array(value: Any, known: Known, rank: int, namespaces: Sequence[str]) -> An
             raise ValueError(f"the lists are not of one length, in {rank} levels. Give each row as many values")
         shape.append(len(flat[0]) if flat else 0)
         flat = [part for row in flat for part in row]
-    kind = _kind_of(flat[0], known) if flat else (known.builtin or 12)
+    kind = _kind_of(flat[0] if flat else "", known)
     encoder = _encoder(kind, known.labels, namespaces)
     encoded = []
     for at, part in enumerate(flat):

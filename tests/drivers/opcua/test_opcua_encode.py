@@ -138,6 +138,12 @@ def test_a_node_of_any_type_takes_what_the_value_looks_like():
     assert encode([1.5], node(0, rank=1)).VariantType == 11
 
 
+@pytest.mark.parametrize("builtin", [0, 24])
+def test_no_values_for_a_node_of_any_type_are_no_texts(builtin):
+    variant = encode([], Known(node=ua.NodeId(1, 1), builtin=builtin, rank=-2))
+    assert (variant.Value, variant.VariantType) == ([], ua.VariantType.String)
+
+
 def test_a_matrix_is_written_with_its_dimensions():
     rows = [[1, 2, 3], [4, 5, 6]]
     assert back(encode(rows, node(4, rank=2))) == rows
