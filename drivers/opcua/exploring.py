@@ -170,7 +170,7 @@ class Explorer:
 
     async def _details(self, nodes: Sequence[Node], ids: Sequence[ua.NodeId]) -> list[Node]:
         """Type, shape, access, unit and description."""
-        facts = await describe(self._session, ids, self._kinds)
+        facts = await describe(self._session, ids, self._kinds, timeout_s=self._timeout_s)
         descriptions = await attributes(self._session, [(node, _DESCRIPTION) for node in ids])
         units = await self._units(ids)
         completed = []

@@ -21,7 +21,7 @@ from drivers.opcua.nodes.known import Known
 from drivers.opcua.options import TagOptions
 from drivers.opcua.plan import options_of
 from drivers.opcua.values.encode import encode
-from drivers.opcua.values.parsing import parse_read
+from drivers.opcua.values.parsing import parse_kinds, parse_read
 from drivers.opcua.values.samples import labelled
 from drivers.opcua.values.status import is_bad, name_of
 from gateway.errors import DeviceError, ExpiredError, LineError, TagError
@@ -97,7 +97,7 @@ class Writer:
 
         Then TagError where the server refuses, DeviceError and LineError where nobody can know whether it was done.
         """
-        target = await self._typed(self._resolved(device, tag))
+        target = await self._typed(device, self._resolved(device, tag))
         variant = self._encoded(target, value)
         node = ua.WriteValue(
             NodeId=target.known.node,
@@ -121,16 +121,12 @@ class Writer:
     async def read(self, device: Device, tag: Tag) -> Value:
         """The tag's value now, from the device and no cache. Raises TagError where it has none, LineError."""
         target = self._resolved(device, tag)
-        timeout_s = options_of(device).timeout
-        try:
-            body = await self._session.fetch(_read_request(target), timeout_s=timeout_s)
-        except ServiceFault as fault:
-            raise TagError(f"{target}: {_explained(fault.name)}", cause=fault.name) from fault
+        body = await self._fetched(device, target)
         try:
             columns = await self._session.structures.parsed(parse_read, body, self._session)
             value, code = columns.values[0], columns.codes[0]
         except (ValueError, IndexError) as error:
-            raise TagError(f"{target}: the answer cannot be understood: {error}", cause="decode") from error
+            raise _unclear(target, error) from error
         if is_bad(code):
             raise TagError(f"{target}: {_explained(name_of(code))}", cause=name_of(code))
         if value is None and target.known.builtin in _TEXTS and target.known.rank == -1:
@@ -157,17 +153,22 @@ class Writer:
             raise TagError(f"{target}: {_explained(name)}", cause=name)
         return target
 
-    async def _typed(self, target: _Target) -> _Target:
+    async def _typed(self, device: Device, target: _Target) -> _Target:
         """The target with the type of the value that its node has, where the node itself leaves it open."""
         if target.known.builtin not in _ANY:
             return target
         try:
-            response = await self._session.call(_read_request(target))
+            ((_, kind, _),) = parse_kinds(await self._fetched(device, target))
+        except ValueError as error:
+            raise _unclear(target, error) from error
+        return replace(target, known=replace(target.known, builtin=kind)) if kind else target
+
+    async def _fetched(self, device: Device, target: _Target) -> bytes:
+        """The answer to a Read of the tag, as it came: whatever a node of any type holds, we can take it apart."""
+        try:
+            return await self._session.fetch(_read_request(target), timeout_s=options_of(device).timeout)
         except ServiceFault as fault:
             raise TagError(f"{target}: {_explained(fault.name)}", cause=fault.name) from fault
-        variant = response.Results[0].Value if response.Results else None
-        kind = 0 if variant is None else int(variant.VariantType.value)
-        return replace(target, known=replace(target.known, builtin=kind)) if kind else target
 
     def _encoded(self, target: _Target, value: Value) -> Any:
         if target.known.builtin == _BOOLEAN and isinstance(value, str):
@@ -198,6 +199,10 @@ def _refusal(target: _Target, name: str) -> TagError | DeviceError:
     if name in _MAYBE:
         return DeviceError(f"{target}: {_explained(name)}: {_UNKNOWN}", cause=name)
     return TagError(f"{target}: {_explained(name)}", cause=name)
+
+
+def _unclear(target: _Target, error: Exception) -> TagError:
+    return TagError(f"{target}: the answer cannot be understood: {error}", cause="decode")
 
 
 def _explained(name: str) -> str:

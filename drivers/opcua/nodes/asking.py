@@ -55,6 +55,9 @@ class Asks(Protocol):
     async def call(self, request: Any, *, timeout_s: float | None = None) -> Any:
         """Ask. Raises ServiceFault where the server refuses the whole request, LineError when the link is gone."""
 
+    async def fetch(self, request: Any, *, timeout_s: float | None) -> bytes:
+        """The same; the answer as it came."""
+
 
 async def in_chunks(
     questions: Sequence[_Question],

@@ -66,7 +66,9 @@ class Catalogue:
         wanted = list(dict.fromkeys(one for device in self._devices for one in _wanted(device)))
         found = await find_all(session, wanted)
         nodes = list(dict.fromkeys(match.node for own in found.values() for match in own.matches))
-        facts = dict(zip(nodes, await describe(session, nodes, Kinds(session)), strict=True))
+        timeout_s = max((options_of(device).timeout for device in self._devices), default=0.0)
+        told = await describe(session, nodes, Kinds(session), timeout_s=timeout_s)
+        facts = dict(zip(nodes, told, strict=True))
         self._nodes = {
             one: tuple(
                 _Node(facts[match.node][0], match.names, address_of(match.node, session.namespaces))

@@ -8,8 +8,11 @@ from typing import Any
 from asyncua import ua
 
 from drivers.opcua.address import PathAddress
-from drivers.opcua.nodes.asking import Asks, in_chunks
+from drivers.opcua.faults import ServiceFault
+from drivers.opcua.nodes.asking import BAD_DECODING, Asks, in_chunks
 from drivers.opcua.nodes.browsing import HIERARCHICAL, local
+from drivers.opcua.values.parsing import parse_kinds
+from drivers.opcua.values.status import name_of
 
 BAD_NO_MATCH = 0x806F0000
 VALUE = 13
@@ -61,14 +64,34 @@ async def attributes(session: Asks, wanted: Sequence[tuple[ua.NodeId, int]]) -> 
     """Attributes of nodes; one that cannot be read is a DataValue with a bad code."""
 
     async def ask(chunk: Sequence[tuple[ua.NodeId, int]]) -> list[ua.DataValue]:
-        request = ua.ReadRequest()
-        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Neither
-        request.Parameters.NodesToRead = [
-            ua.ReadValueId(NodeId=node, AttributeId=ua.UInt32(attribute)) for node, attribute in chunk
-        ]
-        return (await session.call(request)).Results or []
+        return (await session.call(_read_request(chunk))).Results or []
 
     return await in_chunks(wanted, session.limits.max_nodes_per_read, ask, _bad_value)
+
+
+async def kinds_of_values(session: Asks, nodes: Sequence[ua.NodeId], timeout_s: float) -> list[tuple[int, int, int]]:
+    """What the values of nodes are now: StatusCode, built-in type (0 without a value), rank.
+
+    Taken apart by ourselves: a value may be anything, and the library stumbles over what it does not know.
+    """
+
+    async def ask(chunk: Sequence[ua.NodeId]) -> list[tuple[int, int, int]]:
+        body = await session.fetch(_read_request([(node, VALUE) for node in chunk]), timeout_s=timeout_s)
+        try:
+            return parse_kinds(body)
+        except ValueError as error:
+            raise ServiceFault(BAD_DECODING, name_of(BAD_DECODING), "Read") from error
+
+    return await in_chunks(nodes, session.limits.max_nodes_per_read, ask, lambda code: (code, 0, -1))
+
+
+def _read_request(wanted: Sequence[tuple[ua.NodeId, int]]) -> ua.ReadRequest:
+    request = ua.ReadRequest()
+    request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Neither
+    request.Parameters.NodesToRead = [
+        ua.ReadValueId(NodeId=node, AttributeId=ua.UInt32(attribute)) for node, attribute in wanted
+    ]
+    return request
 
 
 def _bad_value(code: int) -> ua.DataValue:

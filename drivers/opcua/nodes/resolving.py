@@ -13,7 +13,8 @@ from drivers.opcua.address import NodeAddress
 from drivers.opcua.nodes.asking import Asks
 from drivers.opcua.nodes.kinds import WORDS, Kinds, labels_below
 from drivers.opcua.nodes.known import Known
-from drivers.opcua.nodes.requests import VALUE, attributes, code_of, content
+from drivers.opcua.nodes.requests import attributes, code_of, content, kinds_of_values
+from drivers.opcua.values.status import is_bad
 
 _DATA_TYPE, _VALUE_RANK, _USER_ACCESS = 14, 15, 18
 """Attributes [Part 6 A.1]."""
@@ -46,8 +47,13 @@ def address_of(node: ua.NodeId, namespaces: Sequence[str]) -> NodeAddress:
     return NodeAddress(space, "i", own) if isinstance(own, int) else NodeAddress(space, "s", str(own or ""))
 
 
-async def describe(session: Asks, nodes: Sequence[ua.NodeId], kinds: Kinds) -> list[tuple[Known, int]]:
-    """What is known of each node, and the StatusCode of why it is not: then only the node itself is known."""
+async def describe(
+    session: Asks, nodes: Sequence[ua.NodeId], kinds: Kinds, *, timeout_s: float
+) -> list[tuple[Known, int]]:
+    """What is known of each node, and the StatusCode of why it is not: then only the node itself is known.
+
+    Raises LineError when the link is gone, or the values that must tell their types are not there in `timeout_s`.
+    """
     wanted = [(node, attribute) for node in nodes for attribute in (_DATA_TYPE, _VALUE_RANK, _USER_ACCESS)]
     values = await attributes(session, wanted)
     types, ranks, access = values[::3], values[1::3], values[2::3]
@@ -57,7 +63,7 @@ async def describe(session: Asks, nodes: Sequence[ua.NodeId], kinds: Kinds) -> l
         (_known(node, kind, content(rank, int), content(bits, int), kinds), code_of(value))
         for node, kind, rank, bits, value in zip(nodes, data_types, ranks, access, types, strict=True)
     ]
-    return await _with_labels(session, await _by_value(session, found))
+    return await _with_labels(session, await _by_value(session, found, timeout_s))
 
 
 def _known(node: ua.NodeId, data_type: ua.NodeId | None, rank: int | None, access: int | None, kinds: Kinds) -> Known:
@@ -74,19 +80,17 @@ def _known(node: ua.NodeId, data_type: ua.NodeId | None, rank: int | None, acces
     )
 
 
-async def _by_value(session: Asks, found: Sequence[tuple[Known, int]]) -> list[tuple[Known, int]]:
+async def _by_value(session: Asks, found: Sequence[tuple[Known, int]], timeout_s: float) -> list[tuple[Known, int]]:
     """Where the data type or the rank is left open, what the value has now."""
     open_ones = [i for i, (own, code) in enumerate(found) if not code and (not own.builtin or own.rank in _OPEN_RANKS)]
-    values = await attributes(session, [(found[i][0].node, VALUE) for i in open_ones])
+    values = await kinds_of_values(session, [found[i][0].node for i in open_ones], timeout_s)
     told = list(found)
-    for i, value in zip(open_ones, values, strict=True):
+    for i, (status, kind, shape) in zip(open_ones, values, strict=True):
         own, code = found[i]
-        if code_of(value) or value.Value is None:
+        if is_bad(status) or not kind:
             continue
-        builtin = own.builtin or int(value.Value.VariantType.value)
-        rank = own.rank
-        if rank in _OPEN_RANKS:
-            rank = len(value.Value.Dimensions or (0,)) if value.Value.is_array else _SCALAR
+        builtin = own.builtin or kind
+        rank = shape if own.rank in _OPEN_RANKS else own.rank
         word = WORDS.get(builtin, "") if rank == _SCALAR else ""
         told[i] = replace(own, builtin=builtin, rank=rank, type=word), code
     return told

@@ -91,6 +91,23 @@ def parse_read(body: bytes, decoder: Decoder) -> Columns:
     return columns
 
 
+def parse_kinds(body: bytes) -> list[tuple[int, int, int]]:
+    """Of each value of a ReadResponse its StatusCode, built-in type and rank [Part 3 5.6.2]; type 0: there is no value.
+
+    Structures are not looked into. Raises ValueError for anything else.
+    """
+    decoder, found = Decoder(), []
+    with refused("a read response"):
+        at = _begin(body, _READ, decoder)
+        count = size_of(body, at)
+        at += 4
+        for _ in range(count):
+            kind, rank = decoder.kind(body, at + 1) if body[at] & 0x01 else (0, -1)
+            (_, code, _, _), at = decoder.data_value(body, at)
+            found.append((code, kind, rank))
+    return found
+
+
 def parse_history(body: bytes, decoder: Decoder) -> list[Remembered]:
     """The results of a HistoryReadResponse, from its type id on, one a node. Raises ValueError for anything else."""
     found = []

@@ -103,6 +103,16 @@ class Decoder:
         shape, at = self.array(6, data, at, depth)
         return _shaped(values, shape or (), at), at
 
+    def kind(self, data: bytes, at: int) -> tuple[int, int]:
+        """The built-in type of a Variant, 0 for none, and its rank: -1 a scalar, 1 an array, more for a matrix."""
+        encoding = data[at]
+        kind = encoding & 0x3F
+        if not encoding & 0x80:
+            return kind, -1
+        if not encoding & 0x40:
+            return kind, 1
+        return kind, max(1, INT32(data, self.array(kind, data, at + 1, 0)[1])[0])
+
     def scalar(self, kind: int, data: bytes, at: int, depth: int) -> Read:
         """One value of a built-in type; types from 26 on, which are reserved, are read as ByteString [Part 6 5.1.9]."""
         return (READERS[kind] if kind < 26 else _bytes)(self, data, at, depth)

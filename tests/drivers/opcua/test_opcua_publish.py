@@ -1,6 +1,7 @@
 """Whole answers against the library's decoder: recorded ones of two servers, made ones of every mix, broken ones."""
 
 import struct
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from hypothesis import strategies as st
 
 from drivers.opcua.values import runs
 from drivers.opcua.values.columns import EPOCH, Columns, ticks_of, wall_ms, wall_times
-from drivers.opcua.values.parsing import Published, parse_history, parse_publish, parse_read, parse_republish
+from drivers.opcua.values.parsing import (
+    Published,
+    parse_history,
+    parse_kinds,
+    parse_publish,
+    parse_read,
+    parse_republish,
+)
 from drivers.opcua.values.variants import Decoder
 
 CASES = Path(__file__).parents[2] / "cases" / "opcua"
@@ -247,6 +255,21 @@ def test_history_is_read_node_by_node_with_what_is_left_of_each():
     assert ours(found[0].columns) == told(values)
 
 
+def test_what_a_value_is_can_be_told_without_knowing_what_it_means():
+    values = [
+        ua.DataValue(ua.Variant(1, ua.VariantType.Byte)),
+        ua.DataValue(ua.Variant([1.5], ua.VariantType.Float)),
+        ua.DataValue(ua.Variant([[], []], ua.VariantType.String, [2, 0], is_array=True)),
+        ua.DataValue(ua.Variant([["a", "b"]], ua.VariantType.String)),
+        ua.DataValue(ua.Variant(ua.ExtensionObject(ua.NodeId(9, 3), b"?"), ua.VariantType.ExtensionObject)),
+        ua.DataValue(StatusCode=ua.StatusCode(0x80340000)),
+        ua.DataValue(ua.Variant()),
+    ]
+    body = struct_to_binary(ua.ReadResponse(Results=values))
+    told = [(0, 3, -1), (0, 10, 1), (0, 12, 2), (0, 12, 2), (0, 22, -1), (0x80340000, 0, -1), (0, 0, -1)]
+    assert parse_kinds(body) == told
+
+
 # --- heads and broken messages
 
 
@@ -292,6 +315,13 @@ def test_a_message_with_wrong_bytes_in_it_is_read_or_refused(data):
             parse(bytes(body), Decoder())
         except ValueError:
             continue
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=120))
+def test_any_bytes_are_values_of_some_kind_or_refused(tail):
+    with suppress(ValueError):
+        parse_kinds(struct_to_binary(ua.ReadResponse())[:28] + tail)
 
 
 @settings(max_examples=200, deadline=None)

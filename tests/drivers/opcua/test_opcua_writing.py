@@ -48,8 +48,6 @@ class Server:
         assert timeout_s is None
         self.sent.append(request)
         self._fail()
-        if isinstance(request, ua.ReadRequest):
-            return SimpleNamespace(Results=[self.held])
         (node,) = request.Parameters.NodesToWrite
         if self.result == "Good":
             self.held = node.Value
@@ -156,6 +154,17 @@ def test_a_node_of_any_type_keeps_the_type_that_its_value_has(desk, run, builtin
     assert isinstance(read, ua.ReadRequest)
     assert write.Parameters.NodesToWrite[0].Value.Value.VariantType is kind
     assert desk.as_read(value) == value
+
+
+def test_what_a_node_of_any_type_holds_and_nobody_understands_is_not_overwritten(desk, run):
+    async def fetch(_request, *, timeout_s):
+        return b"\x01\x00\x7a\x02"
+
+    desk.be(builtin=24, rank=-2)
+    desk.server.fetch = fetch
+    with pytest.raises(TagError, match="cannot be understood"):
+        run(desk.write(3))
+    assert desk.server.sent == []
 
 
 def test_a_structure_in_a_node_of_any_type_is_not_overwritten(desk, run):

@@ -3,6 +3,7 @@
 server.add("Plant", kind=OBJECT)                     below Objects; server.add("Level", plant) below another
 server.page, server.points, server.most              references a page, continuation points it has, nodes a request
 server.repeats = True                                a continuation point that never ends
+server.odd                                           nodes whose values the library cannot decode
 server.heard                                         every request that came, as the library's objects
 """
 
@@ -20,8 +21,9 @@ from drivers.opcua.values.structures import Structures
 
 OBJECTS = ua.NodeId(85)
 HAS_SUBTYPE = 45
-TOO_MANY, NO_POINTS, POINT_INVALID, UNKNOWN, NO_MATCH, UNSUPPORTED, NO_ATTRIBUTE = (
+TOO_MANY, NO_POINTS, POINT_INVALID, UNKNOWN, NO_MATCH, UNSUPPORTED, NO_ATTRIBUTE, DECODING = (
     0x80100000, 0x804B0000, 0x804A0000, 0x80340000, 0x806F0000, 0x800B0000, 0x80350000,
+    0x80070000,
 )  # fmt: skip
 
 
@@ -36,6 +38,7 @@ class Server:
         self.nodes = {OBJECTS: {2: 1, 3: ua.QualifiedName("Objects", 0)}}
         self.below = {}
         self.refused = {}
+        self.odd = set()
         self.page, self.points, self.most = 10**9, 10**9, 10**9
         self.repeats = self.cannot_translate = self.steals = False
         self.heard, self.open, self.released, self.in_flight, self.most_in_flight = [], {}, [], 0, 0
@@ -63,7 +66,15 @@ class Server:
         return sum(type(request).__name__ == f"{name}Request" for request in self.heard)
 
     async def call(self, request, *, timeout_s=None):
-        """An answer, some turns of the loop later."""
+        """An answer, some turns of the loop later; none where it holds a value that the library cannot decode."""
+        response = await self._answer(request)
+        if type(request).__name__ == "ReadRequest":
+            asked = {one.NodeId for one in request.Parameters.NodesToRead if one.AttributeId == 13}
+            if asked & self.odd:
+                raise ServiceFault(DECODING, "BadDecodingError", "Read")
+        return response
+
+    async def _answer(self, request):
         self.heard.append(request)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -76,7 +87,8 @@ class Server:
 
     async def fetch(self, request, *, timeout_s):
         """The same as bytes."""
-        return struct_to_binary(await self.call(request, timeout_s=timeout_s))
+        assert timeout_s  # without one it would wait for ever
+        return struct_to_binary(await self._answer(request))
 
     def _check(self, asked):
         if len(asked) > self.most:

@@ -257,6 +257,24 @@ def test_arrays_have_no_word_and_an_open_rank_is_told_by_the_value(server, rank,
     assert (case.types()["v"], case.known()["v"].rank) == (word, told)
 
 
+def test_the_type_of_a_value_is_known_though_the_library_cannot_decode_it(server):
+    node = server.add("V", rank=-2, data_type=ua.NodeId(24), value=ua.Variant([[1, 2]], ua.VariantType.Int16))
+    server.odd.add(node)
+    known = Case(server, {"v": "ns=2;s=V"}).known()["v"]
+    assert (known.builtin, known.rank) == (4, 2)
+
+
+def test_a_value_that_nobody_understands_leaves_the_type_open(server, monkeypatch):
+    server.add("V", rank=-2, data_type=ua.NodeId(24))
+
+    async def fetch(_request, *, timeout_s):
+        return b"\x01\x00\x7a\x02"
+
+    monkeypatch.setattr(server, "fetch", fetch)
+    known = Case(server, {"v": "ns=2;s=V"}).known()["v"]
+    assert (known.builtin, known.rank) == (0, -2)
+
+
 def test_access_says_whether_there_is_a_history(server):
     server.add("A", access=0x05)
     server.add("B", access=0x03)
