@@ -52,6 +52,8 @@ class Counts:
         self.lost = metrics.counter("opcua_lost_messages_total", line=line)
         self.overflows = metrics.counter("opcua_overflows_total", line=line)
         self.aliens = metrics.counter("opcua_unknown_handles_total", line=line)
+        self.events = metrics.counter("opcua_unasked_events_total", line=line)
+        self.unknown = metrics.counter("opcua_unknown_notifications_total", line=line)
         self.strays = metrics.counter("opcua_unknown_subscriptions_total", line=line)
         self.recreated = metrics.counter("opcua_recreated_subscriptions_total", line=line)
         self.dead = metrics.counter("opcua_dead_items_total", line=line)
@@ -185,6 +187,8 @@ class Subscription:
         columns = self._news(message.columns, now) if self._known else message.columns
         cuts, aliens = items.layout.cut(columns)
         self._counts.aliens.value += aliens
+        self._counts.events.value += message.events
+        self._counts.unknown.value += message.unknown
         free = []
         for cut in cuts:
             ended = items.gaps_before(cut, self.missed) if self.missed else []

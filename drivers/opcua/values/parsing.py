@@ -28,24 +28,21 @@ _READ, _HISTORY_READ, _PUBLISH, _REPUBLISH = 634, 667, 829, 835
 _DATA_CHANGE, _STATUS_CHANGE, _EVENTS = (0, "i", 811), (0, "i", 820), (0, "i", 916)
 _HISTORY: Final = {(0, "i", 658), (0, "i", 11227)}
 """HistoryData and HistoryModifiedData [Part 11 6.6.2, 6.6.3]: both begin with the values."""
-_MESSAGE: Final = struct.Struct("<Iq").unpack_from
 
 
 @dataclass(slots=True)
 class Published:
     """One notification message. `subscription` is 0 in a republished one, which does not say.
 
-    `sequence`: its number; of a keep-alive that of the next. `available`: what can be republished. `time`: when the
-    server sent it, in ticks. `status`: the StatusCode of a subscription that has ended or moved, None where it lives.
-    `results`: one StatusCode for each acknowledgement of the request. `events`: those nobody here asked for. `unknown`:
-    notifications of a kind that the standard does not have.
+    `sequence`: its number; of a keep-alive that of the next. `status`: the
+    StatusCode of a subscription that has ended or moved, None where it lives. `results`: one StatusCode for each
+    acknowledgement of the request. `events`: those nobody here asked for. `unknown`: notifications of a kind that the
+    standard does not have.
     """
 
     subscription: int = 0
-    available: tuple[int, ...] = ()
     has_more: bool = False
     sequence: int = 0
-    time: int = 0
     columns: Columns = field(default_factory=Columns)
     status: int | None = None
     results: tuple[int, ...] = ()
@@ -68,7 +65,7 @@ def parse_publish(body: bytes, decoder: Decoder) -> Published:
     with refused("a publish response"):
         at = _begin(body, _PUBLISH, decoder)
         found = Published(subscription=UINT32(body, at)[0])
-        found.available, at = _numbers(body, at + 4)
+        _, at = _numbers(body, at + 4)  # what can be asked for again: we ask for what is missing, and are told
         found.has_more = bool(body[at])
         at = _message(body, at + 1, decoder, found)
         found.results, at = _numbers(body, at)
@@ -134,8 +131,8 @@ def _begin(body: bytes, expected: int, decoder: Decoder) -> int:
 
 def _message(body: bytes, at: int, decoder: Decoder, found: Published) -> int:
     """A NotificationMessage."""
-    found.sequence, found.time = _MESSAGE(body, at)
-    count = size_of(body, at + 12)
+    (found.sequence,) = UINT32(body, at)
+    count = size_of(body, at + 12)  # when it was sent is not asked: values have times of their own
     at += 16
     found.is_keep_alive = count <= 0
     for _ in range(count):

@@ -9,7 +9,10 @@ from dataclasses import replace
 import pytest
 from asyncua import ua
 
-from drivers.opcua.listening.subscription import MOST_GAPS
+from drivers.opcua.listening.items import Items
+from drivers.opcua.listening.subscription import MOST_GAPS, Counts, Subscription
+from drivers.opcua.values.parsing import Published
+from gateway.metrics import Metrics
 
 
 def _asked(r):
@@ -23,6 +26,15 @@ def _asked(r):
 
 def _names(count):
     return [f"t{n}" for n in range(count)]
+
+
+def test_what_nobody_asked_for_is_counted():
+    metrics = Metrics()
+    counts = Counts(metrics, "plc")
+    subscription = Subscription(1.0, Items([], [], counts.strays), counts, is_remembering=False)
+    assert subscription.deliver(Published(sequence=1, events=3, unknown=2), 0, 0.0) == []
+    assert metrics.counter("opcua_unasked_events_total", line="plc").value == 3
+    assert metrics.counter("opcua_unknown_notifications_total", line="plc").value == 2
 
 
 def test_items_are_made_in_chunks_of_what_the_server_takes(run, rig):
