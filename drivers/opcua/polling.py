@@ -15,6 +15,7 @@ from drivers.opcua.faults import ServiceFault
 from drivers.opcua.nodes.asking import TOO_MUCH, in_chunks
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.plan import options_of
+from drivers.opcua.values.belief import Belief
 from drivers.opcua.values.columns import Columns
 from drivers.opcua.values.parsing import parse_read
 from drivers.opcua.values.samples import Finisher
@@ -43,7 +44,7 @@ class Poller:
         self._session = session
         self._catalogue = catalogue
         self._clock = clock
-        self._absurd = metrics.counter("opcua_absurd_times_total", line=session.line)
+        self._belief = Belief(clock, metrics.counter("opcua_absurd_times_total", line=session.line))
         self._plans: dict[ScanGroup, _Plan] = {}
 
     async def read(self, group: ScanGroup) -> Batch:
@@ -99,7 +100,7 @@ class Poller:
         if plan is None or plan.known is not known:
             if len(self._plans) >= _MOST_PLANS:  # of groups of former sessions
                 self._plans.clear()
-            plan = self._plans[group] = _Plan(group, known, Finisher(group, known, self._absurd))
+            plan = self._plans[group] = _Plan(group, known, Finisher(group, known, self._belief))
         return plan
 
 

@@ -21,6 +21,7 @@ from drivers.opcua.connecting import certificate as certificates
 from drivers.opcua.listening.assembling import Layout
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.plan import compile_groups
+from drivers.opcua.values.belief import Belief
 from drivers.opcua.values.parsing import parse_publish
 from drivers.opcua.values.samples import Finisher
 from drivers.opcua.values.variants import Decoder
@@ -72,7 +73,7 @@ def test_cpu_a_value_of_a_recorded_notification(stem, most_us, least_ratio, reco
     columns = parse_publish(body, Decoder()).columns
     count, group = len(columns.values), group_for(columns)
     layout = Layout([len(group.tags)])
-    finisher = Finisher(group, [Known(node=tag.name) for tag in group.tags], Counter())
+    finisher = Finisher(group, [Known(node=tag.name) for tag in group.tags], Belief(SystemClock(), Counter()))
 
     def parse():
         return parse_publish(body, Decoder())

@@ -22,10 +22,10 @@ from drivers.opcua.connecting.session import Session
 from drivers.opcua.listening.history import Ask, History, Piece, Sample, Trail
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.options import DeviceOptions
-from drivers.opcua.values.columns import TICKS_PER_MS, Columns, ticks_of
+from drivers.opcua.values.belief import Belief
+from drivers.opcua.values.columns import TICKS_PER_MS, Columns
 from drivers.opcua.values.samples import Finisher
 from gateway.clock import Clock
-from gateway.metrics import Counter as Count
 from gateway.metrics import Metrics
 from gateway.model import Batch, ScanGroup
 
@@ -45,8 +45,6 @@ _FRESH: Final = 60_000 * TICKS_PER_MS
 """A gap that ended so long before the others has reached every store."""
 _LATE, _SURE = 2.5, 1.5
 """Times the usual, and the longest time between two values: without a value for so long one is late, or missing."""
-_AHEAD_MS = 86_400_000
-"""A clock that is so far ahead of ours is not believed: where the gap ends nobody knows then."""
 _SAY_EVERY_S = 60.0
 
 
@@ -75,7 +73,7 @@ class Gaps:
         self._values = metrics.counter("opcua_history_values_total", line=session.line)
         self._cut = metrics.counter("opcua_history_cut_total", line=session.line)
         self._dropped = metrics.counter("opcua_history_dropped_total", line=session.line)
-        self._absurd = metrics.counter("opcua_absurd_times_total", line=session.line)
+        self._belief = Belief(clock, metrics.counter("opcua_absurd_times_total", line=session.line))
         self._said: dict[str, float] = {}
         self.left: tuple[Span, ...] = ()
 
@@ -114,14 +112,14 @@ class Gaps:
         """The gaps that may be read, by group, none of them longer than `max_history`."""
         found: dict[tuple[int, int], _Field] = {}
         turns: Counter[tuple[int, int]] = Counter()
-        newest = ticks_of(self._clock.wall_ms() + _AHEAD_MS)
+        wall = self._clock.wall_ms()
         cut = 0
         for span in spans:
             options = span.group.plan.options
             if options.history == "off" or not span.known.has_history or not 0 < span.after < span.before - 1:
                 continue
-            if span.before > newest:
-                self._count("clock", 1)
+            if not self._belief.holds(span.before, span.before, wall):
+                self._count("clock", 1)  # where the gap ends nobody knows
                 continue
             part = span.group.plan.items[span.position].options.index_range
             if refusal := self._history.refusal(span.known.node, part):
@@ -133,7 +131,7 @@ class Gaps:
             turns[id(span.group), span.position] += 1
             field = found.get((id(span.group), turn))
             if field is None:
-                field = found[id(span.group), turn] = _Field(span.group, self._absurd)
+                field = found[id(span.group), turn] = _Field(span.group, self._belief)
             field.add(Trail(span.known.node, part, span.position, after, span.before, after), span.known)
         if cut:
             self._cut.value += cut
@@ -165,12 +163,12 @@ class Gaps:
 class _Field:
     """Gaps of one group, none of a tag twice, and how what is found becomes batches."""
 
-    def __init__(self, group: ScanGroup, absurd: Count) -> None:
+    def __init__(self, group: ScanGroup, belief: Belief) -> None:
         options = group.plan.options
         self.group = group
         self.trails: list[Trail] = []
         self.is_both = options.server_times or options.time == "server"
-        self._absurd = absurd
+        self._belief = belief
         self.known = [Known(node=None)] * len(group.tags)
         self._places: dict[int, Trail] = {}
 
@@ -184,7 +182,7 @@ class _Field:
         """What was found since the last time, in order of time: a tag that comes again begins the next batch."""
         rows = [sample for trail in self.trails if trail.found for sample in trail.settle()]
         rows.sort(key=itemgetter(0))
-        finisher = Finisher(self.group, self.known, self._absurd)
+        finisher = Finisher(self.group, self.known, self._belief)
         taken: dict[int, Sample] = {}
         for row in rows:
             if row[1] in taken:

@@ -9,9 +9,9 @@ from typing import Final
 from drivers.opcua.listening.assembling import Cut, Layout
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.plan import Item
+from drivers.opcua.values.belief import Belief
 from drivers.opcua.values.columns import OVERFLOW, Columns
 from drivers.opcua.values.samples import Finisher
-from gateway.metrics import Counter
 from gateway.model import Batch, ScanGroup, Value
 
 FULL, TRIGGER, NONE = 2, 1, 0
@@ -37,11 +37,11 @@ class Items:
     was told last, of `values`, `codes`, `source` and `server` (times in ticks).
     """
 
-    def __init__(self, groups: Sequence[ScanGroup], known: Sequence[Sequence[Known]], absurd: Counter) -> None:
+    def __init__(self, groups: Sequence[ScanGroup], known: Sequence[Sequence[Known]], belief: Belief) -> None:
         self.groups = tuple(groups)
         self.layout = Layout([len(group.tags) for group in groups])
         self.plans: list[Item] = [item for group in groups for item in group.plan.items]
-        self._absurd = absurd
+        self._belief = belief
         self.known: list[Known] = []
         self.adopt(known)
         count = self.layout.total
@@ -63,7 +63,7 @@ class Items:
         """Take what is known of the nodes in this session; returns whether they are the same nodes as before."""
         former = [node.node for node in self.known]
         self.known = [node for nodes in known for node in nodes]
-        self.finishers = [Finisher(group, nodes, self._absurd) for group, nodes in zip(self.groups, known, strict=True)]
+        self.finishers = [Finisher(group, nodes, self._belief) for group, nodes in zip(self.groups, known, strict=True)]
         return former == [node.node for node in self.known]
 
     def names(self) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ from drivers.opcua.listening.watchdog import Watchdog
 from drivers.opcua.nodes.catalogue import Catalogue
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.options import DeviceOptions
+from drivers.opcua.values.belief import Belief
 from gateway.clock import Clock
 from gateway.errors import LineError
 from gateway.metrics import Metrics
@@ -49,7 +50,7 @@ class Listener:
         self._options = options
         self._clock = clock
         self._counts = Counts(metrics, session.line)
-        self._absurd = metrics.counter("opcua_absurd_times_total", line=session.line)
+        self._belief = Belief(clock, metrics.counter("opcua_absurd_times_total", line=session.line))
         self._handover = Handover()
         self._gaps = Gaps(session, options, clock=clock, metrics=metrics)
         self._maker = Maker(session, options, clock)
@@ -160,7 +161,7 @@ class Listener:
         return [self._catalogue.known(group) for group in groups]
 
     def _subscription(self, groups: tuple[ScanGroup, ...]) -> Subscription:
-        items = Items(groups, self._known(groups), self._absurd)
+        items = Items(groups, self._known(groups), self._belief)
         is_remembering = self._options.history == "auto"
         return Subscription(groups[0].every_s, items, self._counts, is_remembering=is_remembering)
 

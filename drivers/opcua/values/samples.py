@@ -9,26 +9,20 @@ from typing import Final
 
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.plan import Plan
-from drivers.opcua.values.columns import EPOCH, TICKS_PER_MS, Columns, ticks_of, wall_ms, wall_times
+from drivers.opcua.values.belief import Belief
+from drivers.opcua.values.columns import Columns, wall_ms, wall_times
 from drivers.opcua.values.status import BAD, BAD_NO_DATA, quality_of
-from gateway.clock import RELEASED_MS
-from gateway.metrics import Counter
 from gateway.model import GOOD, Batch, Quality, ScanGroup, Value, bad, uncertain
 
-_OLDEST: Final = EPOCH + 631_152_000_000 * TICKS_PER_MS
-"""1990 in ticks: no clock that was ever set says less."""
-_LATEST: Final = 2**63 - 1
-_AHEAD: Final = 86_400_000
-"""How many ms a clock may be ahead of ours."""
 _NUMBERS: Final = {int, float, bool}
 _NUMERIC: Final = ("int", "uint", "float", "bcd", "bool")
 """How the names of types begin whose good values must be numbers: C does sums on them [gateway.model.Definition]."""
 
 
 class Finisher:
-    """Makes batches of one group. `known` stand beside the group's tags; `absurd` counts the times not believed."""
+    """Makes batches of one group. `known` stand beside the group's tags; `belief` says which times can be."""
 
-    def __init__(self, group: ScanGroup, known: Sequence[Known], absurd: Counter) -> None:
+    def __init__(self, group: ScanGroup, known: Sequence[Known], belief: Belief) -> None:
         plan: Plan = group.plan
         self._group = group
         self._by_server = plan.options.time == "server"
@@ -39,7 +33,7 @@ class Finisher:
             for at, (node, item) in enumerate(zip(known, plan.items, strict=True))
             if node.labels and item.options.enum == "name"
         }
-        self._absurd = absurd
+        self._belief = belief
 
     def batch(
         self, columns: Columns, arrival: int, index: Sequence[int] | None = None, *, is_history: bool = False
@@ -102,8 +96,7 @@ class Finisher:
     def _times(self, columns: Columns, arrival: int) -> list[int] | None:
         """When each value was measured, in ms: what the options name, the other where that is missing, else `arrival`.
 
-        None where it is `arrival` for all. A time that cannot be is not believed; how far one may be ahead of ours is
-        only asked while ours can be right.
+        None where it is `arrival` for all. A time that cannot be is not believed.
         """
         first, second = columns.source, columns.server
         if self._by_server:
@@ -111,18 +104,13 @@ class Finisher:
         if not first:
             return None
         lowest, highest = min(first), max(first)
-        newest = ticks_of(arrival + _AHEAD) if arrival >= RELEASED_MS else _LATEST
-        if lowest >= _OLDEST and highest <= newest:
+        if self._belief.holds(lowest, highest, arrival):
             return [wall_ms(lowest)] * len(first) if lowest == highest else wall_times(first)
         if not highest and not any(second):
             return None
-        return [self._believed(one or other, newest, arrival) for one, other in zip(first, second, strict=True)]
-
-    def _believed(self, ticks: int, newest: int, arrival: int) -> int:
-        if _OLDEST <= ticks <= newest:
-            return wall_ms(ticks)
-        self._absurd.value += ticks != 0
-        return arrival
+        refuses = self._belief.refuses
+        believed = (one or other for one, other in zip(first, second, strict=True))
+        return [arrival if refuses(ticks, arrival) else wall_ms(ticks) for ticks in believed]
 
 
 def labelled(value: Value, labels: Mapping[int, str], quality: Quality = GOOD) -> tuple[Value, Quality]:

@@ -291,6 +291,14 @@ def test_a_gap_that_ends_in_a_future_that_no_clock_can_mean_is_counted_and_not_r
     assert count("opcua_history_unfilled_total", cause="clock") == 1
 
 
+def test_a_gap_is_read_though_our_clock_is_not_set_yet(fill, clock, monkeypatch):
+    groups, known = plant(1)
+    monkeypatch.setattr(clock, "wall_ms", lambda: 5_000)
+    monkeypatch.setattr(clock, "state", lambda: "unsynced")
+    server = Historian({0: counter(10)})
+    assert by_tag(fill(server, [Span(groups[0], 0, known[0], at(1000), at(4000))]))
+
+
 def test_nodes_without_history_and_devices_that_want_none_are_not_asked(fill):
     server = Historian({0: counter(10)})
     groups, known = plant(1, remembers=False)

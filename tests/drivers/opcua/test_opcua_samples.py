@@ -9,14 +9,24 @@ from hypothesis import strategies as st
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.options import DeviceOptions
 from drivers.opcua.plan import compile_groups
+from drivers.opcua.values.belief import FARTHEST, Belief
 from drivers.opcua.values.columns import EPOCH, Columns, ticks_of
 from drivers.opcua.values.samples import Finisher, labelled
-from gateway.clock import RELEASED_MS
+from gateway.clock import RELEASED_MS, SystemClock
 from gateway.metrics import Metrics
 from gateway.model import GOOD, Device, Tag
 
 NOW = RELEASED_MS + 1_000_000_000
 LABELS = {0: "Off", 1: "On"}
+
+
+class Clock(SystemClock):
+    """Set, until it says otherwise."""
+
+    worth = "synced"
+
+    def state(self):
+        return self.worth
 
 
 class Bench:
@@ -33,7 +43,8 @@ class Bench:
         (self.group,) = compile_groups(device, tags)
         self.absurd = Metrics().counter("absurd")
         known = [Known(node=n, labels=LABELS if n in labels else None) for n in range(len(types))]
-        self.finisher = Finisher(self.group, known, self.absurd)
+        self.clock = Clock()
+        self.finisher = Finisher(self.group, known, Belief(self.clock, self.absurd))
 
     def batch(self, values, codes=None, source=None, server=None, index=None, arrival=NOW, **more):
         count = len(values)
@@ -155,11 +166,17 @@ def test_no_time_is_too_odd_to_be_looked_at(ticks):
     assert bench.absurd.value == 1
 
 
-def test_how_far_a_clock_is_ahead_is_not_asked_of_a_clock_that_is_wrong_itself():
+@pytest.mark.parametrize("arrival", [5_000, NOW - 30 * 86_400_000])
+def test_how_far_a_clock_is_ahead_is_not_asked_of_a_clock_that_is_not_set(arrival):
     bench = Bench("float64")
-    assert bench.batch([1], source=[AT], arrival=5_000).times == [NOW - 5000]
+    bench.clock.worth = "unsynced"
+    assert bench.batch([1], source=[AT], arrival=arrival).times == [NOW - 5000]
     assert bench.absurd.value == 0
-    assert bench.batch([1], source=[EPOCH + 5], arrival=5_000).times == [5_000]
+    for ticks in (EPOCH + 5, FARTHEST + 1):
+        assert bench.batch([1], source=[ticks], arrival=arrival).times == [arrival]
+    assert bench.absurd.value == 2
+    bench.clock.worth = "synced"
+    assert bench.batch([1], source=[AT], arrival=arrival).times == [arrival]
 
 
 def test_times_of_the_server_are_kept_where_they_are_asked_for():

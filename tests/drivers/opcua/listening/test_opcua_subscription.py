@@ -11,7 +11,9 @@ from asyncua import ua
 
 from drivers.opcua.listening.items import Items
 from drivers.opcua.listening.subscription import MOST_GAPS, Counts, Subscription
+from drivers.opcua.values.belief import Belief
 from drivers.opcua.values.parsing import Published
+from gateway.clock import SystemClock
 from gateway.metrics import Metrics
 
 
@@ -31,7 +33,8 @@ def _names(count):
 def test_what_nobody_asked_for_is_counted():
     metrics = Metrics()
     counts = Counts(metrics, "plc")
-    subscription = Subscription(1.0, Items([], [], counts.strays), counts, is_remembering=False)
+    belief = Belief(SystemClock(), counts.strays)
+    subscription = Subscription(1.0, Items([], [], belief), counts, is_remembering=False)
     assert subscription.deliver(Published(sequence=1, events=3, unknown=2), 0, 0.0) == []
     assert metrics.counter("opcua_unasked_events_total", line="plc").value == 3
     assert metrics.counter("opcua_unknown_notifications_total", line="plc").value == 2
