@@ -8,20 +8,15 @@ CEFACT = "http://www.opcfoundation.org/UA/units/un/cefact"
 """The namespace of units that are numbered by their UNECE code: its letters, one a byte [Part 8 5.6.3]."""
 
 _SYMBOLS = {
-    "CEL": "°C", "FAH": "°F", "KEL": "K", "P1": "%", "C62": "1", "MTR": "m", "CMT": "cm", "MMT": "mm", "KMT": "km",
-    "4H": "µm", "INH": "in", "FOT": "ft", "MTK": "m²", "MTQ": "m³", "LTR": "L", "MLT": "mL", "HLT": "hL", "KGM": "kg",
-    "GRM": "g", "MGM": "mg", "TNE": "t", "LBR": "lb", "SEC": "s", "C26": "ms", "B98": "µs", "MIN": "min", "HUR": "h",
-    "DAY": "d", "HTZ": "Hz", "KHZ": "kHz", "MHZ": "MHz", "RPM": "rpm", "AMP": "A", "4K": "mA", "B84": "µA", "VLT": "V",
-    "2Z": "mV", "KVT": "kV", "OHM": "Ω", "B49": "kΩ", "B75": "MΩ", "WTT": "W", "KWT": "kW", "MAW": "MW", "D46": "VA",
-    "KVA": "kVA", "MVA": "MVA", "D44": "var", "KVR": "kvar", "WHR": "Wh", "KWH": "kWh", "MWH": "MWh", "JOU": "J",
-    "KJO": "kJ", "3B": "MJ", "GV": "GJ", "PAL": "Pa", "KPA": "kPa", "MPA": "MPa", "A97": "hPa", "BAR": "bar",
-    "MBR": "mbar", "PS": "psi", "NEW": "N", "B47": "kN", "NU": "N·m", "MTS": "m/s", "KMH": "km/h", "2X": "m/min",
-    "MSK": "m/s²", "MQH": "m³/h", "MQS": "m³/s", "G51": "L/s", "L2": "L/min", "E32": "L/h", "KGS": "kg/s",
-    "E93": "kg/h", "KMQ": "kg/m³", "GL": "g/L", "M1": "mg/L", "59": "ppm", "61": "ppb", "Q30": "pH", "C81": "rad",
-    "DD": "°", "LUX": "lx", "CDL": "cd", "2N": "dB", "D10": "S/m", "AMH": "Ah", "FAR": "F", "4O": "µF", "81": "H",
-    "WB": "Wb", "D33": "T", "AD": "B", "A99": "bit", "D54": "W/m²", "K3": "kvarh",
+    "BAR": "bar", "A97": "hPa", "MBR": "mbar", "PAL": "Pa", "KPA": "kPa", "MPA": "MPa", "74": "mPa", "D5": "kg/cm²",
+    "B98": "µs", "C26": "ms", "SEC": "s", "MIN": "min", "MMT": "mm", "CMT": "cm", "MTR": "m", "CMQ": "cm³",
+    "MTQ": "m³", "CEL": "°C", "FAH": "°F", "KEL": "K", "GRM": "g", "KGM": "kg", "MTS": "m/s", "KMH": "km/h",
+    "MSK": "m/s²", "HTZ": "Hz", "KHZ": "kHz", "MHZ": "MHz", "RPM": "r/min", "RPS": "r/s", "NEW": "N", "B37": "kgf",
+    "WTT": "W", "KWT": "kW", "MAW": "MW", "2J": "cm³/s", "MQH": "m³/h", "G53": "m³/min", "DD": "°", "AMP": "A",
+    "VLT": "V", "FAR": "F", "JOU": "J", "KGS": "kg/s", "P1": "%", "59": "ppm",
 }  # fmt: skip
-"""Common codes of UN/ECE Recommendation 20, in the spelling that the other mappings have."""
+"""Common codes of UN/ECE Recommendation 20, revision 17, with their symbols: what of them EUInformation.js of
+node-opcua-data-access 2.182 has, and no other."""
 _LONGEST = 64
 
 
@@ -34,8 +29,8 @@ def code_of(number: int) -> str:
 
 
 def symbol_of(unit: Any) -> str:
-    """The symbol of an EUInformation, from its code, else as the server shows it; empty where it says neither."""
-    if unit.NamespaceUri == CEFACT and (symbol := _SYMBOLS.get(code_of(unit.UnitId))):
-        return symbol
+    """An EUInformation as the server shows it, else the symbol of its code; empty where it says neither."""
     shown = (unit.DisplayName.Text or "").strip() if unit.DisplayName is not None else ""
-    return shown if len(shown) <= _LONGEST and shown.isprintable() else ""
+    if shown and len(shown) <= _LONGEST and shown.isprintable():
+        return shown
+    return _SYMBOLS.get(code_of(unit.UnitId), "") if unit.NamespaceUri == CEFACT else ""

@@ -190,7 +190,7 @@ class Plant:
             await self._set(node.nodeid, ua.Variant(1.5, ua.VariantType.Double), getattr(ua.StatusCodes, code))
         analog = await self._add("analog", ua.Variant(100.0, ua.VariantType.Double))
         await analog.add_property(ua.NodeId(0, 0), "0:EURange", ua.Range(0.0, 200.0))
-        unit = ua.EUInformation("http://www.opcfoundation.org/UA/units/un/cefact", 4408652, ua.LocalizedText("deg C"))
+        unit = ua.EUInformation("http://www.opcfoundation.org/UA/units/un/cefact", 4408652, ua.LocalizedText())
         await analog.add_property(ua.NodeId(0, 0), "0:EngineeringUnits", unit)
         await self._add("readonly", ua.Variant(1.0, ua.VariantType.Double), writable=False)
         await self.appear({"node": "vanishing"})

@@ -60,11 +60,12 @@ def test_a_unit_id_spells_a_code(number, code):
     assert code_of(number) == code
 
 
-def test_the_symbol_is_that_of_the_code_else_what_the_server_shows():
-    assert symbol_of(unit(4408652, "degree Celsius")) == "°C"
+def test_a_unit_is_what_the_server_shows_else_the_symbol_of_its_code():
+    assert symbol_of(unit(4408652, " deg C ")) == "deg C"
+    assert symbol_of(unit(4408652, "x" * 65)) == symbol_of(unit(4408652, "")) == symbol_of(unit(4408652)) == "°C"
     assert symbol_of(unit(int.from_bytes(b"MQH"), "")) == "m³/h"
-    assert symbol_of(unit(4408652, "degree Celsius", "urn:own")) == "degree Celsius"
-    assert symbol_of(unit(int.from_bytes(b"ZZZ"), " pcs ")) == "pcs"
+    assert symbol_of(unit(4408652, "", "urn:own")) == ""
+    assert symbol_of(unit(int.from_bytes(b"ZZZ"), "")) == ""
     assert symbol_of(unit()) == ""
     assert symbol_of(unit(1, "x" * 65)) == ""
     assert symbol_of(unit(1, "a\nb")) == ""
