@@ -15,10 +15,13 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from drivers.opcua.values.wire import MAX_DEPTH, UINT32, size_of
+from gateway.floats import shorten
 
 if TYPE_CHECKING:
     from drivers.opcua.values.variants import Decoder
 
+FLOAT: Final = 10
+"""The built-in type of 32-bit floats."""
 MAX_FIELDS: Final = 1000
 """How many fields a structure may have: more are refused where it is learned."""
 
@@ -113,7 +116,17 @@ class _Body:
         value, at = self._decoder.scalar(member.kind, self._data, at, depth)
         if member.labels is not None:
             return member.labels.get(value, value), at
-        return value.hex() if isinstance(value, bytes) else value, at
+        return inner(value, member.kind), at
+
+
+def inner(value: Any, kind: int) -> Any:
+    """A value of that type as it stands within others: bytes are hexadecimal text, a Float the shortest digits.
+
+    Only of a Float that is the value itself others know the type, and cut the digits.
+    """
+    if isinstance(value, bytes):
+        return value.hex()
+    return shorten([value])[0] if kind == FLOAT else value
 
 
 def _present(members: list[Member], mask: int) -> list[Member]:

@@ -2,7 +2,7 @@
 
 What JSON has no word for becomes text: DateTime ISO 8601, Guid and NodeId their text, StatusCode its name,
 QualifiedName `2:Name`, LocalizedText the text alone. A ByteString stays bytes where it is the value itself, and is
-hexadecimal text in arrays and structures. A matrix is a list of lists.
+hexadecimal text in arrays and structures, as a Float has the shortest digits there. A matrix is a list of lists.
 
     Variant     Byte encoding: bits 0-5 type, bit 6 dimensions follow, bit 7 array; value or array; Int32 array of these
     DataValue   Byte mask: 1 value, 2 status, 4 source time, 8 server time, 0x10 and 0x20 their picoseconds; then these,
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Final, TypeAlias
 
-from drivers.opcua.values.layouts import Layout, read_structure
+from drivers.opcua.values.layouts import FLOAT, Layout, inner, read_structure
 from drivers.opcua.values.shapes import ENDS, NONE, NUMBERS
 from drivers.opcua.values.status import BAD_DECODING_ERROR, name_of
 from drivers.opcua.values.wire import (
@@ -36,6 +36,7 @@ from drivers.opcua.values.wire import (
     text_of,
     time_text,
 )
+from gateway.floats import shorten
 from gateway.model import Value
 
 MOST_VALUES: Final = 1_000_000
@@ -125,7 +126,8 @@ class Decoder:
             return None, at
         letter = NUMBERS.get(kind)
         if letter is not None:
-            return list(struct.unpack_from(f"<{count}{letter}", data, at)), at + count * _SIZES[kind]
+            numbers = struct.unpack_from(f"<{count}{letter}", data, at)
+            return shorten(numbers) if kind == FLOAT else list(numbers), at + count * _SIZES[kind]
         self.charge(count)
         read = READERS[kind] if kind < 26 else _bytes
         values = []
@@ -174,11 +176,6 @@ class Decoder:
 Sample: TypeAlias = tuple[Value, int, int, int]
 """Value, StatusCode, source time and server time in ticks (0: none)."""
 _Reader: TypeAlias = Callable[[Decoder, bytes, int, int], Read]
-
-
-def plain(value: Any) -> Any:
-    """A value as it may stand in an array or a structure: bytes are hexadecimal text there."""
-    return value.hex() if isinstance(value, bytes) else value
 
 
 def _shaped(values: list[Any] | None, shape: Sequence[int], end: int) -> list[Any] | None:
@@ -251,8 +248,9 @@ def _extension_object(decoder: Decoder, data: bytes, at: int, depth: int) -> Rea
 
 
 def _data_value(decoder: Decoder, data: bytes, at: int, depth: int) -> Read:
+    kind = data[at + 1] if data[at] & 0x01 else 0
     (value, code, source, server), at = decoder.data_value(data, at, _deeper(depth))
-    shown: dict[str, Any] = {"value": plain(value)}
+    shown: dict[str, Any] = {"value": inner(value, kind)}
     if code:
         shown["status"] = name_of(code)
     if source:
@@ -263,8 +261,10 @@ def _data_value(decoder: Decoder, data: bytes, at: int, depth: int) -> Read:
 
 
 def _variant(decoder: Decoder, data: bytes, at: int, depth: int) -> Read:
+    kind = data[at]
     try:
-        return decoder.variant(data, at, _deeper(depth))
+        value, at = decoder.variant(data, at, _deeper(depth))
+        return inner(value, kind), at
     except MisfitError as error:
         return None, error.end
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.values.encode import encode
 from drivers.opcua.values.variants import Decoder
+from gateway.floats import shorten
 
 SPACES = ("http://opcfoundation.org/UA/", "urn:plant", "urn:50%;odd")
 LABELS = {0: "Off", 1: "On", 5: "Broken"}
@@ -62,7 +63,8 @@ def test_what_is_written_reads_back_as_it_was_given(builtin, data):
     rows = data.draw(st.lists(VALUES[builtin], min_size=1, max_size=4))
     own = encode(rows, node(builtin, rank=1), namespaces=SPACES)
     assert (own.VariantType, own.is_array) == (builtin, True)
-    assert back(own) == [row.hex() if isinstance(row, bytes) else row for row in rows]
+    expected = [row.hex() if isinstance(row, bytes) else row for row in rows]
+    assert back(own) == (shorten(expected) if builtin == 10 else expected)
 
 
 @pytest.mark.parametrize(("builtin", "low", "high"), [(kind, *ends) for kind, ends in RANGES.items()])

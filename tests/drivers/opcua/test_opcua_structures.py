@@ -127,6 +127,12 @@ def test_a_structure_is_a_dict_of_its_fields(server):
     ]
 
 
+def test_floats_of_a_structure_have_the_digits_they_deserve():
+    layout = Layout(members=[Member("one", 10), Member("row", 10, 1)])
+    value = read_structure(Decoder(), layout, struct.pack("<fi2f", 0.1, 2, 0.2, 0.3), 0)
+    assert value == {"one": 0.1, "row": [0.2, 0.3]}
+
+
 def test_the_server_is_asked_once_for_each_type(server):
     server.structure("Pump", ("speed", DOUBLE))
     structures = Structures()

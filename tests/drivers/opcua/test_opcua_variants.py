@@ -17,6 +17,7 @@ from drivers.opcua.values.layouts import Layout, Member
 from drivers.opcua.values.status import BAD_DECODING_ERROR
 from drivers.opcua.values.variants import MOST_LAYOUTS, MOST_MISSING, Decoder, MisfitError
 from drivers.opcua.values.wire import time_text
+from gateway.floats import shorten
 
 SPACES = ("http://opcfoundation.org/UA/", "urn:plant", "urn:50%;odd")
 INTEGERS = {
@@ -113,7 +114,7 @@ def test_a_value_of_each_type_reads_as_the_library_wrote_it(kind, data):
 def test_an_array_of_each_type_reads_as_the_library_wrote_it(kind, data):
     values = data.draw(st.lists(SCALARS[kind], max_size=6))
     own = decoded(packed(values, kind, is_array=True))
-    assert alike(own, shown(values))
+    assert alike(own, shorten(values) if kind == "Float" else shown(values))
     orjson.dumps(own)  # no bytes in a list
 
 
@@ -176,6 +177,17 @@ def test_null_and_empty_arrays_are_none_and_empty(kind):
     assert decoded(bytes([0x80 | kind]) + b"\xff\xff\xff\xff") is None
     assert decoded(bytes([0x80 | kind]) + b"\0\0\0\0") == []
     assert decoded(bytes([0xC0 | kind]) + b"\0\0\0\0" + struct.pack("<3i", 2, 0, 5)) == []
+
+
+def test_floats_within_a_value_have_the_digits_they_deserve():
+    tenth = struct.unpack("<f", struct.pack("<f", 0.1))[0]
+    assert decoded(packed(tenth, "Float")) == tenth  # by itself its tag says what it is
+    assert decoded(packed([[0.1], [0.3]], "Float")) == [[0.1], [0.3]]
+    assert decoded(packed([0.1], "Double")) == [0.1]
+    assert decoded(packed([ua.Variant(0.1, ua.VariantType.Float)], "Variant")) == [0.1]
+    assert decoded(packed([ua.DataValue(ua.Variant(0.1, ua.VariantType.Float))], "DataValue")) == [{"value": 0.1}]
+    odd = decoded(packed([math.inf, math.nan, -0.0, 16_777_217.0], "Float"))
+    assert alike(odd, [math.inf, math.nan, -0.0, 16_777_216.0])
 
 
 def test_values_hold_values():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.uplinks.digits import Digits, fixed, shorten
+from gateway.floats import shorten
+from gateway.uplinks.digits import Digits, fixed
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
