@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.acquisition.scaling import Scaling
 from gateway.commands.request import RefusalError
 from gateway.driver import LineKey
+from gateway.floats import shorten
 from gateway.model import GOOD, Device, Quality, ScanGroup, Tag, Value, WriteRules
 
 _SET = "/set"
@@ -32,7 +34,11 @@ class Target:
     def scaled(self, raw: Value) -> tuple[Value, Quality]:
         """What the tag's samples would show where the device holds `raw`."""
         values, quality = Scaling(self.group).apply([raw], GOOD, [self.position])
-        return values[0], quality if isinstance(quality, Quality) else quality[0]
+        value = values[0]
+        if self.kind == "float32" and type(value) is float:
+            with suppress(OverflowError):  # no 32-bit float: then it has no shorter form either
+                (value,) = shorten([value])
+        return value, quality if isinstance(quality, Quality) else quality[0]
 
 
 class Targets:

@@ -54,6 +54,15 @@ def test_without_read_back_the_value_is_the_one_that_was_sent(play, device_of):
     assert play(story, device_of(rules=WriteRules(read_back=False))) == {"ok": True, "value": 7}
 
 
+@pytest.mark.parametrize(("held", "told"), [(0.30000001192092896, 0.3), (1e300, 1e300), (None, None)])
+def test_a_32_bit_float_is_answered_with_the_digits_that_its_samples_have(play, held, told):
+    async def story(desk):
+        desk.plant.at_read = lambda _value: held
+        return (await desk.reply("flow", "0.3"))["value"]
+
+    assert play(story) == told
+
+
 def test_another_value_read_back_is_told_with_both(play):
     async def story(desk):
         desk.plant.at_write = lambda _tag, value: value - 5
