@@ -206,6 +206,8 @@ class Roster:
             for gone in [station for group, station in known.items() if group not in own]:
                 self._ward.forget(gone)
                 unit.missed += before.missed_of([places[gone]] if gone in places else ())
+            if not unit.polled:  # there is nothing to ask it for, so it has no turn
+                self._ward.dismiss(unit)
         self._line_up()
         for station in self.stations:
             if station in places:
@@ -326,6 +328,8 @@ class Roster:
             self._revive(unit, station, now)
             self.on_life(unit)
             self._pass_on(station, error.partial, now)
+        elif station is None and unit.is_heard:
+            pass  # it has told something while the probe was under way: that is the newer word
         elif station is not None and (unit.is_heard or self._is_alone(station)):
             self._rest(station, cost_s, now)
             self._mark([station], error.cause, now)

@@ -429,6 +429,31 @@ def test_a_device_that_was_silent_when_asked_is_well_when_it_tells_something(ser
     assert again[0] == pytest.approx(25.5, abs=0.02), "all of it is asked again at once"
 
 
+def test_a_probe_that_fails_when_the_device_has_told_something_meanwhile_takes_nothing_back(
+    server, build, run_virtual, during, monkeypatch
+):
+    told, asked = group(A, "t"), group(A, "p", pushed=False)
+    server.greeting = lambda groups: []
+    server.silent = True
+    found = build((A, [told, asked]))
+    driver = found.line._driver
+    began = []
+
+    async def probe(_self, _device):
+        began.append(server.clock.monotonic())
+        if len(began) == 3:  # on its way while the news comes
+            server.push(live(told, 6.0))
+        await asyncio.sleep(1.0)
+        raise DeviceError("no answer", cause="timeout")
+
+    monkeypatch.setattr(driver, "probe", probe, raising=False)
+    run_virtual(during(found.line, 100))
+    assert len(began) == 3, "who tells something is not probed"
+    assert found.told() == [("a", False, "timeout"), ("a", True, "")]
+    assert found.values() == {"a/t": 6.0, "a/p": None}
+    assert found.line.health()[0].cause == ""
+
+
 def test_after_a_loss_a_device_that_is_silent_is_silent_until_it_tells_something(server, build, run_virtual, during):
     told, asked = group(A, "t"), group(A, "p", pushed=False)
     found = build((A, [told, asked]))
@@ -768,6 +793,25 @@ def test_a_device_in_which_there_is_nothing_is_there_with_its_line(server, build
     run_virtual(during(found.line, 20))
     assert found.told() == [("a", True, ""), ("b", True, "")]
     assert found.values() == {"b/t": 1.0}
+
+
+def test_a_device_that_was_sick_and_in_which_there_is_nothing_now_is_not_asked(server, build, run_virtual, during):
+    asked, own = group(A, "pumps", pushed=False), group(B, "t")
+    known = [[asked]]
+    server.regroup = lambda device, groups: known[0] if device is A else groups
+    server.silent = {"pumps"}
+    found = build((A, [asked]), (B, [own]))
+
+    def lose():
+        known[0] = []
+        server.push(GONE)
+
+    task = run_virtual(during(found.line, 200, (50, lose)))
+    assert task.cancelled(), "nothing went wrong"
+    assert found.told()[-1][:2] == ("b", True)
+    assert ("a", True, "") in found.told()
+    assert found.line.health()[0].ask_again_s is None
+    assert not [at for name, at in server.reads if at - START > 51]
 
 
 def test_who_is_started_again_begins_with_the_groups_of_the_file(server, build, run_virtual):
