@@ -28,6 +28,11 @@ _PORTION = 5000
 _LONGEST_PAUSE_S = 10.0
 """So long history waits for room, before it is sent into what room there is: what is true now comes behind it."""
 
+_SHORTEST_PAUSE_S = 0.1
+_HASTE_S = 60.0
+"""Behind a wait in vain it waits only so short for so long: an outage of the disk must not cost what is true now a long
+pause for each portion of a history of millions."""
+
 
 class News:
     """Listens for one line. `room` returns when there is room for more history, None where there always is."""
@@ -36,6 +41,7 @@ class News:
         self._clock = clock
         self._room = room
         self._portion = 0
+        self._hasty_until = 0.0
 
     async def listen(self, driver: Driver, stations: Sequence[Station], take: Take) -> NoReturn:
         """Hand on what comes of these groups, until the line fails. Raises LineError."""
@@ -46,7 +52,10 @@ class News:
         try:
             async for batch in news:
                 now = self._clock.monotonic()
-                take(places[batch.group], batch, now)
+                station = places.get(batch.group)
+                if station is None:
+                    raise _foreign(batch.group)
+                take(station, batch, now)
                 if batch.is_history:
                     await self._pace(batch)
                 if now - rested > _BREATH_S:
@@ -62,7 +71,16 @@ class News:
         if self._room is None or self._portion < _PORTION:
             return
         self._portion = 0
+        is_hasty = self._clock.monotonic() < self._hasty_until
         try:
-            await asyncio.wait_for(self._room(), _LONGEST_PAUSE_S)
+            async with asyncio.timeout(_SHORTEST_PAUSE_S if is_hasty else _LONGEST_PAUSE_S):
+                await self._room()
         except TimeoutError:
-            return
+            if not is_hasty:
+                self._hasty_until = self._clock.monotonic() + _HASTE_S
+
+
+def _foreign(group: Definition) -> LookupError:
+    """What to say of a driver that mixes up its groups; they may have thousands of tags."""
+    names = ", ".join(group.names[:5]) + (f" and {len(group.names) - 5} more" if len(group.names) > 5 else "")
+    return LookupError(f"the driver told of a group of device '{group.device}' that it was not asked for: {names}")

@@ -284,6 +284,16 @@ def test_a_bug_in_what_is_told_goes_through_and_leaves_no_good_looking_values(se
     assert server.order == ["entered", "closed", "left"]
 
 
+def test_news_of_a_group_that_nobody_asked_for_names_the_bug(server, build, run_virtual, during):
+    found = build((A, [group(A, "t")]))
+    stranger = group(B, *(f"n{n}" for n in range(1000)))
+    task = run_virtual(during(found.line, 30, (10, lambda: server.push(live(stranger, 5.0)))))
+    text = "the driver told of a group of device 'b' that it was not asked for: n0, n1, n2, n3, n4 and 995 more"
+    assert str(task.exception()) == text
+    assert found.values() == {"a/t": None}
+    assert server.order == ["entered", "closed", "left"]
+
+
 def test_an_iterator_that_cannot_be_closed_is_listened_to_as_well(server, build, run_virtual, during):
     own = group(A, "t")
 
@@ -570,6 +580,26 @@ def test_history_does_not_wait_for_ever_for_room(server, build, run_virtual, dur
     found = build((A, [own]), room=room)
     run_virtual(during(found.line, 30, (10, lambda: server.push(live(own, 1.0, is_history=True), live(own, 2.0)))))
     assert found.values()["a/t0"] == 2.0
+
+
+def test_where_there_is_no_room_at_all_what_is_true_now_waits_once_and_not_for_each_portion(
+    server, build, run_virtual, during
+):
+    own = group(A, *(f"t{n}" for n in range(6000)))
+    came = []
+
+    async def room():
+        if server.clock.monotonic() - START < 60:
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(4.0)
+
+    found = build((A, [own]), room=room, sink=lambda batch: came.append((server.clock.monotonic() - START, batch)))
+    old = live(own, 1.0, is_history=True)
+    later = (90, lambda: server.push(*[old] * 3, live(own, 3.0)))
+    run_virtual(during(found.line, 120, (10, lambda: server.push(*[old] * 30, live(own, 2.0))), later))
+    at = {batch.values[0]: at for at, batch in came if not batch.is_history}
+    assert 20 <= at[2.0] < 24
+    assert at[3.0] > 101.9, "short waits in vain are not the end of all waiting"
 
 
 # --- what was silent for too long -----------------------------------------------------------------------------------
