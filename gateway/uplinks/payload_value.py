@@ -4,9 +4,11 @@ Numbers and booleans as JSON writes them, text as it is (UTF-8, no quotes), byte
 and objects as JSON, `null` where there is no good value. An empty text is an empty payload: where it is retained, MQTT
 takes that as the order to forget the topic.
 
-Retained by default, so that who comes later finds the last values. A backlog is not retained, and neither is what was
-read from a device's history: it is older than what stands there. After each connect the forwarder publishes the process
-image anew, or what stands retained would be as old as the last outage.
+Retained by default, so that who comes later finds the last values. A backlog is not retained; after each connect the
+forwarder publishes the process image anew, or what stands retained would be as old as the last outage.
+
+What was read from a device's history is left out. It may come behind newer values, and a bare value says nothing of its
+time: who listens would take it for what is true now. Of a backlog at least the last value is the newest.
 """
 
 from __future__ import annotations
@@ -45,15 +47,17 @@ class ValuePayload:
         room: Room,
         marks: Mapping[str, Any] = NO_MARKS,  # noqa: ARG002 - likewise
     ) -> Iterator[Message]:
-        """The messages of one record, made as they are asked for.
+        """The messages of one record, made as they are asked for; none of history.
 
         Raises TopicError where the batch's definition gives no topic.
         """
+        if batch.is_history:
+            return
         form = self._forms.get(batch.group.hash) or self._form(batch.group)
         topics = form.topics if batch.index is None else [form.topics[i] for i in batch.index]
         values = form.digits.of(batch.values, batch.index)
         quality: Iterable[Quality] = repeat(batch.quality) if isinstance(batch.quality, Quality) else batch.quality
-        retain = self._retain and not replay and not batch.is_history
+        retain = self._retain and not replay
         for topic, value, q in zip(topics, values, quality, strict=False):
             if q == _UNREAD:  # nothing is known yet: what stands retained may be better
                 continue

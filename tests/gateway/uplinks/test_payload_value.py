@@ -76,9 +76,11 @@ def test_a_backlog_is_never_retained_and_retaining_can_be_left_off(encode, defin
     assert [encode(batch, **o)[0].retain for o in ({}, {"replay": True}, {"retain": False})] == [True, False, False]
 
 
-def test_history_is_never_retained_for_it_is_older_than_what_stands_there(encode, define):
+@pytest.mark.parametrize("replay", [False, True])
+def test_history_is_left_out_for_nobody_could_tell_it_from_what_is_true_now(encode, skipped, define, replay):
     batch = Batch(define("a uint16"), TS, [1], is_history=True)
-    assert [(m.payload, m.retain) for m in encode(batch)] == [(b"1", False)]
+    assert encode(batch, replay=replay) == []
+    assert skipped == [], "it is meant so"
 
 
 def test_a_good_value_with_a_status_of_its_own_is_a_value(encode, define):
