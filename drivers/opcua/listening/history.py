@@ -53,8 +53,9 @@ _MOST_SILENCES = 2
 _SHORTEST: Final = 10_000
 """Ticks that are not halved any more, 1 ms."""
 _MOST_TWINS = 64
-_DONE, _FOLLOW, _AGAIN, _ALONE = "", "follow", "again", "alone"
 """Values of one tag with the same time that are told apart."""
+_DONE, _FOLLOW, _AGAIN, _ALONE = "", "follow", "again", "alone"
+"""What becomes of a piece after an answer; any other word is the name of a fault."""
 
 _NOTHING: Final = frozenset({"BadNoData", "BadNoDataAvailable", "BadBoundNotFound", "BadEntryNotFound"})
 """No data for that time, which says nothing about another time."""
