@@ -54,7 +54,6 @@ _FOUR_BYTE_ID = struct.Struct("<BH8x4xI")
 """Behind the first byte of an answer: namespace and number of its type, and in its header the result [Part 4 7.33]."""
 _NUMERIC_ID = struct.Struct("<HI8x4xI")
 _TWO_BYTE_ID = struct.Struct("<B8x4xI")
-_SERVICE_FAULT: Final = 397
 _NETWORK = "is the server on, and are host and port right?"
 _UNDECODABLE = (
     UaError, ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, RecursionError,

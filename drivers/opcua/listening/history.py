@@ -180,11 +180,6 @@ class Ask:
         most = max(_LEAST_OF_ONE, min(_MOST_OF_ONE, MOST_VALUES // len(pieces)))
         return cls(pieces, min(piece.start for piece in pieces), max(piece.end for piece in pieces), most)
 
-    @property
-    def is_followed(self) -> bool:
-        """Whether the server holds continuation points for it."""
-        return self.pieces[0].point is not None
-
 
 class History:
     """Asks one server. What it refused is known until `forget`; what it was slow with, until the next `begin`.
