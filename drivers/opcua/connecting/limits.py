@@ -16,7 +16,7 @@ STANDARD: Final = "http://opcfoundation.org/UA/"
 """The URI of namespace 0 in every server [Part 3 8.2.2]."""
 _NAMESPACES: Final = 2255
 _STATE: Final = 2259
-_NODES: Final = (11705, 11707, 11710, 11712, 11714, 12165)
+_NODES: Final = (11705, 11710, 11712, 11714, 12165)
 """The operation limits of Part 5 6.3.11, in the order of the fields of Limits."""
 
 Call = Callable[[Any], Awaitable[Any]]
@@ -27,7 +27,6 @@ class Limits:
     """How many nodes, paths or items one request may name; 1 at least."""
 
     max_nodes_per_read: int
-    max_nodes_per_write: int
     max_nodes_per_browse: int
     max_nodes_per_translate: int
     max_monitored_items_per_call: int
@@ -38,7 +37,7 @@ async def read_limits(call: Call, max_per_call: int) -> Limits:
     """The server's own, where they are smaller than `max_per_call`; 0 and nothing mean none. Raises LineError."""
     try:
         found = await _read(call, _NODES)
-    except ServiceFault:  # it takes fewer than six at once, or has a fault: one by one, it is only at the beginning
+    except ServiceFault:  # it takes fewer than five at once, or has a fault: one by one, it is only at the beginning
         found = [(await _read_one(call, node)) for node in _NODES]
     return Limits(*(_least(value, max_per_call) for value in found))
 

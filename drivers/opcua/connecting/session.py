@@ -100,7 +100,7 @@ class Session:
         self._made = metrics.counter("opcua_sessions_total", line=self.line)
         self._resumed = metrics.counter("opcua_sessions_resumed_total", line=self.line)
         self._renewals = metrics.counter("opcua_channel_renewals_total", line=self.line)
-        self.limits = Limits(*[options.max_per_call] * 6)
+        self.limits = Limits(*[options.max_per_call] * 5)
         self.namespaces: tuple[str, ...] = ()
         self.structures = Structures()
 

@@ -40,7 +40,7 @@ class Clock:
 
 
 def test_a_session_is_opened_with_limits_and_namespaces(stage, ua_peer, ua_session):
-    ua_peer.values |= {11705: 50, 11707: 5000, 11710: 0, 11714: "many", STATE: 0}
+    ua_peer.values |= {11705: 50, 11710: 0, 11712: 5000, 11714: "many", STATE: 0}
 
     async def scene():
         async with ua_peer:
@@ -54,7 +54,7 @@ def test_a_session_is_opened_with_limits_and_namespaces(stage, ua_peer, ua_sessi
 
     session = stage.live(scene)
     assert session.namespaces == ("http://opcfoundation.org/UA/", "urn:plant")
-    assert session.limits.max_nodes_per_write == 200
+    assert session.limits.max_nodes_per_translate == 200
     assert (session.limits.max_nodes_per_read, session.limits.max_nodes_per_browse) == (50, 200)
     assert (session.limits.max_monitored_items_per_call, session.limits.max_history_nodes) == (200, 200)
     assert ua_peer.names()[-1] == "CloseSession"
@@ -94,7 +94,7 @@ def test_the_server_is_told_what_we_take_and_what_we_want(stage, ua_peer, ua_ses
 
 
 def test_a_server_that_refuses_to_read_its_limits_together_is_asked_one_by_one(stage, ua_peer, ua_session):
-    ua_peer.values[11707] = 7
+    ua_peer.values[11712] = 7
 
     def strict(request):
         if len(request.Parameters.NodesToRead) > 1:
@@ -110,7 +110,7 @@ def test_a_server_that_refuses_to_read_its_limits_together_is_asked_one_by_one(s
             await session.close()
             return session.limits
 
-    assert stage.live(scene).max_nodes_per_write == 7
+    assert stage.live(scene).max_nodes_per_translate == 7
 
 
 @pytest.mark.parametrize("security", ["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"])

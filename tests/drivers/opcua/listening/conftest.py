@@ -390,7 +390,7 @@ class FakeSession:
     def __init__(self, server, line="opc.tcp://plant:4840"):
         self.server = server
         self.line = line
-        self.limits = Limits(1000, 1000, 1000, 1000, 1000, 1000)
+        self.limits = Limits(1000, 1000, 1000, 1000, 1000)
         self.namespaces = ("http://opcfoundation.org/UA/", "urn:plant")
         self.structures = Structures()
         self.timeout_s = 10.0
