@@ -268,6 +268,7 @@ async def _ask(options: argparse.Namespace, place: Place) -> Tree:
 def _trust(options: argparse.Namespace, place: Place, refusal: str) -> bool:
     """Show the certificates of the server that wait, and trust one if a person says so."""
     from gateway.cli.certified import lines_of
+    from gateway.cli.queue_target import says_yes
     from gateway.clock import SystemClock
     from gateway.driver import Certifies
 
@@ -283,16 +284,9 @@ def _trust(options: argparse.Namespace, place: Place, refusal: str) -> bool:
             )
         else:
             print("\n".join(["This server is not known:", *lines_of(shown)]), file=sys.stderr)
-            is_meant = _says_yes("Is that what the server itself shows? Trust it")
+            is_meant = says_yes("Is that what the server itself shows? Trust it") is True
         if is_meant:
             certificates.approve(shown)
             return True
     print(refusal, file=sys.stderr)
     return False
-
-
-def _says_yes(question: str) -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():
-        return False
-    print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -107,10 +107,18 @@ def confirm(options: argparse.Namespace, question: str) -> bool:
     """Whether the person says yes; with --yes unasked. Raises RefusedError where nobody is there to ask."""
     if options.yes:
         return True
-    if not (sys.stdin is not None and sys.stdin.isatty()):
+    answer = says_yes(question)
+    if answer is None:
         from gateway.errors import RefusedError
 
         raise RefusedError("nobody is there to be asked. Give --yes if it shall be done")
+    return answer
+
+
+def says_yes(question: str) -> bool | None:
+    """Whether the person at the terminal says yes; None where nobody is there to ask."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
     print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
