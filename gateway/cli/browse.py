@@ -267,7 +267,7 @@ async def _ask(options: argparse.Namespace, place: Place) -> Tree:
 
 def _trust(options: argparse.Namespace, place: Place, refusal: str) -> bool:
     """Show the certificates of the server that wait, and trust one if a person says so."""
-    from gateway.cli.certified import lines_of
+    from gateway.cli.certified import begins_with, digits_of, lines_of
     from gateway.cli.queue_target import says_yes
     from gateway.clock import SystemClock
     from gateway.driver import Certifies
@@ -276,12 +276,10 @@ def _trust(options: argparse.Namespace, place: Place, refusal: str) -> bool:
         return False
     certificates = place.driver.certificates(place.device, clock=SystemClock())
     waiting = [own for own in certificates.servers() if own.state == "pending" and certificates.url in own.urls]
-    digits = options.trust.replace(":", "").replace(" ", "").lower()
+    digits = digits_of(options.trust)
     for shown in waiting:
         if digits:
-            is_meant = len(digits) >= _LEAST_DIGITS and (
-                shown.thumbprint.startswith(digits) or shown.sha256.startswith(digits)
-            )
+            is_meant = len(digits) >= _LEAST_DIGITS and begins_with(shown, digits)
         else:
             print("\n".join(["This server is not known:", *lines_of(shown)]), file=sys.stderr)
             is_meant = says_yes("Is that what the server itself shows? Trust it") is True

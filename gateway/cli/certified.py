@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,16 @@ def by_folder(found: Sequence[Holder]) -> dict[Path, list[Holder]]:
     for holder in found:
         folders.setdefault(holder.certificates.folder, []).append(holder)
     return folders
+
+
+def digits_of(text: str) -> str:
+    """The digits of a fingerprint, however somebody writes it, as a certificate's are: no separators, lower case."""
+    return re.sub(r"[\s:.-]", "", text).lower()
+
+
+def begins_with(shown: ShownCertificate, digits: str) -> bool:
+    """Whether one of its fingerprints begins with these digits."""
+    return shown.thumbprint.startswith(digits) or shown.sha256.startswith(digits)
 
 
 def lines_of(shown: ShownCertificate) -> list[str]:

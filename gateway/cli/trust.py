@@ -122,14 +122,15 @@ def _rows(holders: Sequence[Holder], device: str | None) -> list[Row]:
 
 def _matching(rows: Sequence[Row], digits: str) -> list[Row]:
     """Those whose fingerprint begins so. Raises FileError where these are no digits of one."""
+    from gateway.cli.certified import begins_with, digits_of
     from gateway.cli.desk import wrong
 
-    plain = re.sub(r"[\s:.-]", "", digits).lower()
+    plain = digits_of(digits)
     if not re.fullmatch(r"[0-9a-f]*", plain) or len(plain) < _LEAST_DIGITS:
         raise wrong(
             f"'{digits[:80]}' is no fingerprint. Give its first {_SHOWN} digits, as headgate trust FILE shows it"
         )
-    return [row for row in rows if row.shown.thumbprint.startswith(plain) or row.shown.sha256.startswith(plain)]
+    return [row for row in rows if begins_with(row.shown, plain)]
 
 
 def _one(rows: Sequence[Row], digits: str, what: str) -> Row:

@@ -256,7 +256,15 @@ def test_where_nobody_can_be_asked_nothing_is_trusted(driver, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("digits", "code"), [("ab" * 6, 0), ("AB:AB:AB:AB:AB:AB", 0), ("cd" * 32, 0), ("abab", 1), ("ab" * 5 + "ff", 1)]
+    ("digits", "code"),
+    [
+        ("ab" * 6, 0),
+        ("AB:AB:AB:AB:AB:AB", 0),
+        ("AB-AB-AB-AB-AB-AB", 0),
+        ("cd" * 32, 0),
+        ("abab", 1),
+        ("ab" * 5 + "ff", 1),
+    ],
 )
 def test_a_fingerprint_that_was_given_is_compared_and_must_be_long_enough(driver, digits, code):
     driver.is_trusted = False
