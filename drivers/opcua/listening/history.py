@@ -28,6 +28,7 @@ from asyncua import ua
 
 from drivers.opcua.connecting.session import Session
 from drivers.opcua.faults import ServiceFault
+from drivers.opcua.nodes.asking import TOO_MUCH
 from drivers.opcua.values.columns import Columns
 from drivers.opcua.values.parsing import Remembered, parse_history
 from drivers.opcua.values.status import is_bad, name_of
@@ -60,11 +61,8 @@ _DONE, _FOLLOW, _AGAIN, _ALONE = "", "follow", "again", "alone"
 _NOTHING: Final = frozenset({"BadNoData", "BadNoDataAvailable", "BadBoundNotFound", "BadEntryNotFound"})
 """No data for that time, which says nothing about another time."""
 _TOO_MUCH: Final = frozenset(
-    {
-        "BadNoContinuationPoints", "BadTooManyOperations", "BadResponseTooLarge", "BadRequestTooLarge",
-        "BadEncodingLimitsExceeded", "BadTcpMessageTooLarge", "BadTimeout", "BadContinuationPointInvalid",
-    }
-)  # fmt: skip
+    {*map(name_of, TOO_MUCH), "BadNoContinuationPoints", "BadTimeout", "BadContinuationPointInvalid"}
+)
 _STAMPS: Final = frozenset({"BadTimestampNotSupported", "BadTimestampsToReturnInvalid"})
 _NEVER: Final = frozenset(
     {

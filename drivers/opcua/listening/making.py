@@ -13,6 +13,7 @@ from drivers.opcua.connecting.session import Session
 from drivers.opcua.faults import ServiceFault
 from drivers.opcua.listening.items import Items
 from drivers.opcua.listening.subscription import Subscription
+from drivers.opcua.nodes.asking import TOO_MUCH
 from drivers.opcua.options import DeviceOptions
 from drivers.opcua.values.status import is_bad
 from gateway.clock import Clock
@@ -32,13 +33,6 @@ _MOST_SAID: Final = 100
 _LONGEST_MS: Final = 1e10
 """Four months."""
 
-TOO_MUCH: Final = frozenset(
-    {
-        "BadTooManyOperations", "BadEncodingLimitsExceeded", "BadRequestTooLarge", "BadResponseTooLarge",
-        "BadTcpMessageTooLarge",
-    }
-)  # fmt: skip
-"""Refusals of a request for its size [Part 4 7.39]: half of it may pass."""
 _FILTER_REFUSED: Final = frozenset({0x8043_0000, 0x8044_0000, 0x8045_0000, 0x808E_0000})
 """Bad_MonitoredItemFilterInvalid, Bad_MonitoredItemFilterUnsupported, Bad_FilterNotAllowed, Bad_DeadbandFilterInvalid
 [Part 4 7.39]."""
@@ -130,7 +124,7 @@ class Maker:
             try:
                 results = await self._ask_once(subscription, part)
             except ServiceFault as fault:
-                if fault.name not in TOO_MUCH:
+                if fault.code not in TOO_MUCH:
                     raise
                 if len(part) == 1:
                     results = [ua.MonitoredItemCreateResult(StatusCode=ua.StatusCode(fault.code))]
