@@ -222,6 +222,7 @@ class ModelServer:
         return response
 
     def _on_createmonitoreditems(self, request):
+        assert request.Parameters.TimestampsToReturn is ua.TimestampsToReturn.Both, "batches carry both times"
         subscription = self._find(request.Parameters.SubscriptionId)
         if len(request.Parameters.ItemsToCreate) > self.most_items:
             self._refuse(BAD.many)
@@ -258,6 +259,7 @@ class ModelServer:
         return response
 
     def _on_transfersubscriptions(self, request):
+        assert not request.Parameters.SendInitialValues, "what was told already would come twice"
         results = []
         for number in request.Parameters.SubscriptionIds:
             subscription = self.subscriptions.get(number)

@@ -60,6 +60,7 @@ def test_a_subscription_outlives_the_session_timeout_and_says_that_it_lives_as_o
         await r.until(lambda: len(r.server.subscriptions) == 2)
         fast, slow = (one.asked for one in r.server.subscriptions.values())
         assert fast.RequestedMaxKeepAliveCount == 50
+        assert 1000 <= fast.MaxNotificationsPerPublish <= 10_000, "a message is taken apart at once"
         assert fast.RequestedLifetimeCount * 0.1 >= 600
         assert slow.RequestedPublishingInterval == 5000, "an hour of silence says nothing"
         assert slow.RequestedMaxKeepAliveCount == 1
