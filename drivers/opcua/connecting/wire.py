@@ -26,13 +26,13 @@ from asyncua.client.ua_client import UASocketProtocol
 from asyncua.common.connection import SecureConnection, TransportLimits
 from asyncua.common.utils import Buffer, create_nonce
 from asyncua.crypto.security_policies import SecurityPolicy
-from asyncua.ua.status_codes import code_to_name_doc
 from asyncua.ua.ua_binary import struct_from_binary, uatcp_to_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from drivers.opcua.connecting.explaining import About, explain
 from drivers.opcua.faults import ServiceFault
 from drivers.opcua.url import Place
+from drivers.opcua.values.status import is_bad, name_of
 from gateway.errors import LineError
 
 ua: Any = _ua  # its names are made at run time: no checker sees them
@@ -267,7 +267,7 @@ class Wire(UASocketProtocol):
             raise self.ending from None
         body = bytes(await self._answer(waiting, timeout_s, what))
         kind, code = _result_of(body)
-        if code & 0x8000_0000:
+        if is_bad(code):
             raise ServiceFault(code, name_of(code), what)
         if kind != response_of(type(request).__name__)[1]:
             raise self.fail(f"{self.name}: the answer to {what} is none: is the server's firmware new?", "decode")
@@ -348,12 +348,6 @@ def reason_of(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return error.strerror or str(error)
-
-
-def name_of(code: int) -> str:
-    """The name of a status code without its info bits, or its number in hexadecimal digits."""
-    code &= 0xFFFF_0000
-    return str(code_to_name_doc[code][0]) if code in code_to_name_doc else f"0x{code:08X}"
 
 
 @cache
