@@ -29,6 +29,7 @@ def test_the_demo_shows_moving_values_within_five_seconds_and_leaves_nothing(tmp
     tables = done.stdout.split("DEVICE")[1:]
     flows = {line.split()[2] for t in tables for line in t.splitlines() if line.startswith("boiler") and "good" in line}
     assert len(flows) >= 2
+    assert any(line.startswith("conveyor") and "good" in line for line in tables[-1].splitlines()), "an OPC UA server"
     assert list(tmp_path.iterdir()) == []
 
 
