@@ -35,6 +35,8 @@ class Filler:
                 while subscription.gaps:
                     await self._fill(subscription)
                 post.hand_on(subscription.release())
+            if any(one.gaps or one.hold is not None for one in post.subscriptions):  # since another one was waited for
+                post.gaps.set()
 
     async def _ends(self, subscription: Subscription) -> None:
         """Wait, but not for long, until each item with a gap has told the value behind it."""

@@ -3,6 +3,7 @@
 Each connection is one call of `listen`, with tasks of its own that end with it:
 
     gone          raises when the link is lost
+    sweep         deletes what the server has of us and we do not know of any more
     tend          one for each subscription: makes it, tries its bad items again, makes it anew
     publish       as many as requests wait at the server; they deliver what comes
     keep-alive    gives up what is silent
@@ -114,6 +115,7 @@ class Listener:
                 if self._options.watchdog is not None:
                     watchdog = Watchdog(post, self._options.watchdog)
                     tasks.create_task(watchdog.run(), name="opcua watchdog")
+                tasks.create_task(tender.sweep(), name="opcua sweep")
                 for subscription in self._subscriptions:
                     tasks.create_task(tender.tend(subscription), name=f"opcua tend {subscription.every_s:g} s")
         finally:
@@ -127,7 +129,7 @@ class Listener:
             subscription.tears, subscription.since = 0, began
             if subscription.id and not subscription.is_whole:
                 abandoned.append(subscription.id)
-                post.hand_on(subscription.end())
+                post.hand_on(subscription.end(self._clock.wall_ms(), began))
         if abandoned and is_resumed:
             await self._maker.delete(abandoned)
         kept = [subscription for subscription in self._subscriptions if subscription.id]
@@ -153,8 +155,7 @@ class Listener:
             return
         former = self._subscriptions
         self._subscriptions = [self._subscription(groups) for groups in layout]
-        for subscription in former:
-            self._abandon(subscription)
+        self._abandoned += (subscription.id for subscription in former if subscription.id)
         self._inherit(former)
 
     def _known(self, groups: Sequence[ScanGroup]) -> list[Sequence[Known]]:
@@ -169,7 +170,7 @@ class Listener:
         """Its items are others now: the server is told to forget it, where it can be."""
         if subscription.id:
             self._abandoned.append(subscription.id)
-        self._handover.put(subscription.end())
+        self._handover.put(subscription.end(self._clock.wall_ms(), self._clock.monotonic()))
 
     def _inherit(self, former: Sequence[Subscription]) -> None:
         """What tags of the same name told last goes on to be known, wherever they stand now."""

@@ -96,6 +96,13 @@ class Numbers(Generic[Message]):
         self._settle(number)
         return self._advance(number)
 
+    def drain(self) -> list[Message]:
+        """The server has the subscription no longer: whatever waited, for what is missing will not come."""
+        number = self.last
+        found = [self._waiting[n] for n in sorted(self._waiting, key=lambda waits: steps(waits, number))]
+        self._waiting.clear()
+        return found
+
     def retaken(self, number: int, message: Message) -> list[Message]:
         """A message came that was asked for again; should it come once more, it is a double."""
         if number in self._waiting or not 0 < steps(number, self.last) <= MOST_MISSING:
@@ -153,8 +160,7 @@ class Numbers(Generic[Message]):
         """The server counts anew, or from where it likes: go on from there, and leave nothing of the old order."""
         if not self.is_fresh:
             self.jumps += 1
-        kept = [self._waiting[waits] for waits in sorted(self._waiting, key=lambda n: steps(n, self.last))]
-        self._waiting.clear()
+        kept = self.drain()
         self._settled.clear()
         self._sent = 0
         self.last = number

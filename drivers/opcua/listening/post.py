@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from drivers.opcua.connecting.session import Session
 from drivers.opcua.listening.handover import Handover
@@ -22,13 +22,17 @@ log = logging.getLogger("headgate.opcua")
 
 Parsed = TypeVar("Parsed")
 
+_MOST_STRAYS: Final = 1000
+"""Subscriptions of others, or of nobody, that are deleted in one connection."""
+
 
 class Post:
     """One connection's listening post.
 
     `asked` is set while there is a subscription to publish for; `asking` counts the requests at the server, and until
     `idle_until` (monotonic) there was a reason of ours to send none. `torn` wakes who asks again for missing messages,
-    `gaps` who reads history. `end` is how anybody says that the server lost a subscription: who tends it makes it anew.
+    `gaps` who reads history, `strayed` who deletes what is none of ours. `end` is how anybody says that the server lost
+    a subscription: who tends it makes it anew.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Post:
         self._by_id: dict[int, Subscription] = {}
         self._ended = {id(subscription): asyncio.Event() for subscription in subscriptions}
         self._reasons: dict[int, str] = {}
+        self._strays: dict[int, bool] = {}
+        self.strayed = asyncio.Event()
 
     # --- who is there ---
 
@@ -87,7 +93,7 @@ class Post:
         log.info("%s: %r is made anew: %s", self.session.line, subscription, reason)
         if not self._by_id:
             self.asked.clear()
-        self.hand_on(subscription.end())
+        self.hand_on(subscription.end(self.clock.wall_ms(), self.clock.monotonic()))
         self._reasons[id(subscription)] = reason
         self._ended[id(subscription)].set()
 
@@ -96,6 +102,19 @@ class Post:
         for subscription in self.alive:
             if self._born[id(subscription)] <= births:
                 self.end(subscription, reason)
+
+    def stray(self, number: int) -> None:
+        """The server tells of a subscription that is none of ours, any more: it is to be deleted, once."""
+        self.counts.strays.value += 1
+        if number in self._strays or len(self._strays) < _MOST_STRAYS:
+            self._strays.setdefault(number, False)
+            self.strayed.set()
+
+    def found_strays(self) -> list[int]:
+        """Those that are not ours and were not deleted yet, which is done now."""
+        found = [number for number, is_done in self._strays.items() if not is_done and number not in self._by_id]
+        self._strays.update(dict.fromkeys(found, True))
+        return found
 
     async def ended(self, subscription: Subscription) -> str:
         """Wait until it ends; returns why."""

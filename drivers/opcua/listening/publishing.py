@@ -128,13 +128,13 @@ class Publisher:
                 post.end(owing, "BadSubscriptionIdInvalid")
         subscription = post.find(published.subscription)
         if subscription is None:
-            post.counts.strays.value += 1
+            post.stray(published.subscription)
             return
         post.deliver(subscription, subscription.receive(published, post.clock.monotonic()))
-        if subscription.is_torn:
-            post.end(subscription, "messages lost")
-        elif subscription.numbers.missing():
+        if subscription.numbers.missing():
             post.torn.set()
+        elif subscription.is_torn:
+            post.end(subscription, "messages lost")
 
     async def _on_fault(self, fault: ServiceFault, acknowledged: int, births: int) -> None:
         if fault.name == "BadTooManyPublishRequests":

@@ -60,6 +60,8 @@ class Republisher:
             for subscription in post.alive:
                 if subscription.numbers.missing():
                     await self._mend(subscription)
+            if any(subscription.numbers.missing() for subscription in post.alive):  # torn while another one was mended
+                post.torn.set()
 
     async def _mend(self, subscription: Subscription) -> None:
         number, numbers = subscription.id, subscription.numbers
@@ -74,6 +76,7 @@ class Republisher:
                 self._post.end(subscription, "BadSubscriptionIdInvalid")
             elif outcome is Outcome.MISSING:
                 self.give_up(subscription, sequence)
+        self._end_torn(subscription)
 
     async def _wait(self, subscription: Subscription) -> None:
         """Give what is missing the time to come by itself."""
@@ -91,11 +94,13 @@ class Republisher:
             post.torn.clear()
 
     def give_up(self, subscription: Subscription, sequence: int) -> None:
-        """That message is lost. What came after it goes on, and the subscription is made anew."""
-        post = self._post
-        post.deliver(subscription, subscription.give_up(sequence))
+        """That message is lost. What came after it goes on."""
+        self._post.deliver(subscription, subscription.give_up(sequence))
+
+    def _end_torn(self, subscription: Subscription) -> None:
+        """Where messages are lost the subscription is made anew, when all that the server still had of it is here."""
         if subscription.is_torn:
-            post.end(subscription, "messages lost")
+            self._post.end(subscription, "messages lost")
 
     async def ask(self, subscription: Subscription, sequence: int) -> Outcome:
         """Ask for one message. Raises LineError."""
@@ -162,6 +167,7 @@ class Republisher:
         for _ in range(_MOST_ROUNDS):
             await self._post.handover.room()
             number = following(numbers.last)
+            subscription.is_behind = True
             is_sent = bool(numbers.missing())
             outcome = Outcome.MISSING
             if not (is_sent and available and number not in available):
@@ -170,8 +176,7 @@ class Republisher:
                 return False
             if outcome is Outcome.MISSING:
                 if not is_sent:
-                    return True
+                    break
                 self.give_up(subscription, number)
-                if not subscription.id:
-                    return True
+        self._end_torn(subscription)
         return True

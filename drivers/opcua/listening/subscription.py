@@ -118,10 +118,16 @@ class Subscription:
         if self.missed:
             self._hold({self.items.layout.group_of(h) for h in self.missed}, now)
 
-    def end(self) -> list[Batch]:
-        """The server has it no longer; returns what was held back."""
+    def end(self, arrival: int, now: float) -> list[Batch]:
+        """The server has it no longer; returns what waited for messages that are lost now. What is held back stays."""
+        found: list[Batch] = []
+        if self.numbers.waiting:
+            self._counts.lost.value += len(self.numbers.missing())
+            self._miss_all()
+            for message in self.numbers.drain():
+                found += self.deliver(message, arrival, now)
         self.id = 0
-        return self.release()
+        return found
 
     def inherit(self, former: Subscription, heirs: Mapping[int, int]) -> None:
         """Take over what is known of the same tags under other handles: new handles by former ones."""
@@ -143,7 +149,8 @@ class Subscription:
         self.heard = now
         self.has_more = published.has_more
         if published.is_keep_alive:
-            self.numbers.keep_alive(published.sequence)
+            if self.is_trusted:
+                self.numbers.keep_alive(published.sequence)
             return []
         self._counts.messages.value += 1
         if self.is_trusted:

@@ -44,6 +44,19 @@ class Tender:
             if number:
                 await self._maker.delete([number])
 
+    async def sweep(self) -> None:
+        """Delete what the server tells of and we do not know, until cancelled. Raises LineError.
+
+        It is left of a connection that was lost between a request for a subscription, or for its end, and the answer.
+        """
+        post = self._post
+        while True:
+            await post.strayed.wait()
+            post.strayed.clear()
+            async with self._making:  # else it could be one that is made just now
+                if strays := post.found_strays():
+                    await self._maker.delete(strays)
+
     async def _make(self, subscription: Subscription) -> None:
         """Make it with all its items."""
         async with self._making:

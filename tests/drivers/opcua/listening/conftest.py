@@ -79,6 +79,7 @@ class ModelServer:
     """`change` gives a node a value; `cut` ends the connection, `restart` the subscriptions too.
 
     `refusals[service]` are StatusCodes (or None for no) for the next requests of that kind; `log` is what was asked.
+    `delay[service]` is in seconds, or an iterator of them.
     """
 
     def __init__(self, clock):
@@ -101,6 +102,7 @@ class ModelServer:
         self.lost = 0
         self.delay = {}
         self.sends_history = True
+        self.on_acknowledged = lambda subscription, message: None
         self.swallow = set()
         self._last = 100
         self._pending = set()
@@ -182,6 +184,8 @@ class ModelServer:
 
     def _later(self, kind, act):
         delay = self.delay.get(kind, 0)
+        if not isinstance(delay, (int, float)):
+            delay = next(delay)
         if delay:
             asyncio.get_running_loop().call_later(delay, act)
         else:
@@ -314,6 +318,8 @@ class ModelServer:
             subscription = self.subscriptions.get(acknowledgement.SubscriptionId)
             known = subscription and subscription.kept.pop(acknowledgement.SequenceNumber, None)
             self.acknowledged.append((acknowledgement.SubscriptionId, acknowledgement.SequenceNumber))
+            if known:
+                self.on_acknowledged(subscription, known)
             results.append(0 if known else BAD.number if subscription else BAD.subscription)
         if not any(one.session == self.session for one in self.subscriptions.values()):
             future.set_exception(ServiceFault(BAD.none, name_of(BAD.none), "Publish"))

@@ -644,3 +644,27 @@ def test_a_value_with_a_handle_that_nobody_gave_out_is_counted(run, rig, count, 
 
     with caplog.at_level(logging.WARNING):
         run(story())
+
+
+def test_a_gap_that_ends_while_another_subscriptions_items_are_waited_for_is_read_without_another_word(run, rig):
+    async def story():
+        r = rig(keep_alive="10m", watchdog=None)
+        r.group(["a"], every_s=0.1, options={"queue": 3})
+        r.group(["b"], every_s=0.5)
+        for name in ("a", "b"):
+            r.server.change(name, 0.0)
+        r.start()
+        await r.until(lambda: len(r.samples()) == 2)
+        _, other = r.server.subscriptions
+        r.server.expire(other)
+        del r.server.values["b"]  # it is made anew, and tells nothing for a while
+        await r.until(lambda: len(r.server.subscriptions) == 2 and other not in r.server.subscriptions)
+        await asyncio.sleep(1)
+        for n in range(1, 7):
+            r.server.change("a", float(n))
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(40)
+        assert sorted(r.values("a")) == [float(n) for n in range(7)]
+        await r.stop()
+
+    run(story())

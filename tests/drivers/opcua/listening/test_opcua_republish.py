@@ -357,3 +357,162 @@ def test_everything_delivered_is_acknowledged(run, rig):
         await r.stop()
 
     run(story())
+
+
+async def _begun_without_history(r, model):
+    group = r.group(["a"], every_s=0.1)
+    r.catalogue.own["a"] = model.known(group.plan.items[0], access=1)
+    r.server.change("a", 0.0)
+    r.start()
+    await r.until(lambda: r.values("a") == [0.0])
+
+
+async def _torn(r, lost, times):
+    """A value each cycle; messages of those numbers never come and cannot be had any more."""
+    for number in lost:
+        r.server.swallow.add(number)
+    for n in range(1, times + 1):
+        r.server.change("a", float(n))
+        await asyncio.sleep(0.11)
+        (one,) = r.server.subscriptions.values()
+        for number in lost:
+            one.kept.pop(number, None)
+
+
+def test_what_waits_for_a_lost_message_goes_on_when_the_server_ends_the_subscription(run, rig, model, count):
+    async def story():
+        r = rig()
+        await _begun_without_history(r, model)
+        r.server.delay["Republish"] = 5
+        await _torn(r, [2], 4)
+        r.server.restart()
+        await r.lose(is_resumed=False)
+        r.server.delay.clear()
+        r.start()
+        await r.until(lambda: r.values("a")[-1:] == [4.0] and len(r.server.named("CreateSubscription")) == 2)
+        assert r.values("a")[:4] == [0.0, 2.0, 3.0, 4.0]
+        assert count("opcua_lost_messages_total") == 1
+        await r.stop()
+
+    run(story())
+
+
+def test_of_two_holes_the_one_is_mended_though_the_other_is_for_good(run, rig, model, count):
+    async def story():
+        r = rig()
+        await _begun_without_history(r, model)
+        r.server.swallow.add(4)
+        await _torn(r, [2], 4)
+        await r.until(lambda: count("opcua_recreated_subscriptions_total") == 1)
+        assert r.values("a") == [0.0, 2.0, 3.0, 4.0]
+        assert count("opcua_lost_messages_total") == 1
+        await r.stop()
+
+    run(story())
+
+
+def test_what_the_server_has_still_behind_what_it_lost_comes_after_a_loss_of_the_link(run, rig, model):
+    async def story():
+        r = rig()
+        await _begun_without_history(r, model)
+        r.server.keeps = 2
+        r.server.delay["Publish"] = 5
+        for n in range(1, 5):
+            r.server.change("a", float(n))
+            await asyncio.sleep(0.2)
+        await r.lose(is_resumed=False)
+        r.server.delay.clear()
+        r.start()
+        await r.until(lambda: r.values("a")[-1:] == [4.0])
+        assert r.values("a")[:3] in ([0.0, 2.0, 3.0], [0.0, 3.0, 4.0]), "of three on their way, and the queue"
+        await r.stop()
+
+    run(story())
+
+
+def test_a_hole_that_came_while_another_subscriptions_was_waited_for_is_mended_without_another_word(run, rig):
+    async def story():
+        r = rig(keep_alive="10m", watchdog=None)
+        r.group(["b"], every_s=0.05)
+        await _begun(r)
+        r.server.swallow |= {2}
+        r.server.change("a", 1.0)
+        await asyncio.sleep(0.11)
+        r.server.change("a", 2.0)
+        await asyncio.sleep(0.3)
+        r.server.swallow |= {1}
+        r.server.change("b", 1.0)
+        await asyncio.sleep(0.06)
+        r.server.change("b", 2.0)
+        await r.until(lambda: r.values("b") == [1.0, 2.0], 10)
+        assert r.values("a") == [0.0, 1.0, 2.0]
+        await r.stop()
+
+    run(story())
+
+
+def test_a_keep_alive_of_a_server_whose_numbers_mean_nothing_asks_for_nothing(run, rig):
+    async def story():
+        r = rig(history="off", watchdog=None, keep_alive="1s")
+        await _begun(r)
+        r.server.keeps = 0
+        for n in range(1, 5):
+            for one in r.server.subscriptions.values():
+                one.next += 2
+            r.server.change("a", float(n))
+            await asyncio.sleep(3)
+        r.server.keeps = 1000
+        asked = len(r.server.named("Republish"))
+        r.server.change("a", 5.0)
+        await asyncio.sleep(10)
+        assert len(r.server.named("Republish")) == asked
+        assert r.values("a").count(5.0) == 1
+        await r.stop()
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", ["CreateSubscription", "DeleteSubscriptions"])
+def test_a_subscription_that_nobody_knows_any_more_is_deleted_when_it_is_heard_of(run, rig, kind):
+    async def story():
+        r = rig(keep_alive="1s")
+        r.group(["a"], every_s=0.1)
+        r.server.change("a", 0.0)
+        if kind == "CreateSubscription":
+            r.server._do = _cutting(r.server, kind)
+            r.start()
+        else:
+            r.start()
+            await r.until(lambda: r.values("a"))
+            r.server._do = _cutting(r.server, kind, is_done=False)
+            for one in r.listener._subscriptions:
+                one.is_torn = True
+            r.server.change("a", 1.0)
+        await r.ended()
+        (lost,) = r.server.subscriptions
+        r.server.connect(is_resumed=True)
+        r.start(is_resumed=True)
+        await asyncio.sleep(5)
+        (ours,) = r.listener._subscriptions
+        assert list(r.server.subscriptions) == [ours.id] != [lost]
+        assert [n for request in r.server.named("DeleteSubscriptions") for n in request.Parameters.SubscriptionIds][
+            -1
+        ] == lost
+        await r.stop()
+
+    run(story())
+
+
+def _cutting(server, kind, *, is_done=True):
+    """The server's `_do`, which cuts the link in the first request of that kind, done or not."""
+    do = server._do
+
+    def cutting(what, request, future):
+        if what != kind:
+            return do(what, request, future)
+        del server._do
+        if is_done:
+            do(what, request, asyncio.get_running_loop().create_future())
+        return server.cut()
+
+    return cutting
