@@ -339,6 +339,7 @@ class App:
             "name": device.name,
             "state": "unknown" if state is None else "online" if state.online else "offline",
             "cause": "" if state is None else state.cause if health is None else health.cause,
+            "text": "" if state is None else state.text if health is None else health.text,
             "since": None if state is None else state.since,
             "failures": 0 if health is None else health.failures,
             "ask_again_s": None if health is None else health.ask_again_s,

@@ -297,9 +297,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """Whether a device answers: `online`, or `offline` with its cause; `since` is wall time in ms of the change."""
+    """Whether a device answers: `online`, or `offline` with its cause; `since` is wall time in ms of the change.
+
+    `text` is what a person reads of the cause: the thing, the place and the cure.
+    """
 
     device: str
     online: bool
     cause: str
     since: int
+    text: str = ""

@@ -47,17 +47,23 @@ _STRIKES = 2
 """How often a group must have been the one that made its device look dead before it is known to be the only one."""
 
 
+_MOST_CAUSES = 8
+"""How many causes of one outage are logged at most: what stands in the way one after the other, each with its cure."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceHealth:
     """How a device fares. `since`: wall time in ms of the last change of state, None while it is unknown.
 
     `failures`: failed attempts in a row. `ask_again_s`: it is asked again in so many seconds at the earliest, None
-    where it is polled as usual. `resting`: tags of groups that rest while the others are polled.
+    where it is polled as usual. `resting`: tags of groups that rest while the others are polled. `text`: what a person
+    reads of the cause.
     """
 
     device: str
     state: str
     cause: str
+    text: str
     since: int | None
     failures: int
     ask_again_s: float | None
@@ -73,11 +79,13 @@ class Unit(Patient):
         "failures",
         "is_heard",
         "is_well",
+        "logged",
         "missed",
         "online",
         "probes",
         "since",
         "stations",
+        "text",
     )
 
     def __init__(self, device: Device, line: str, metrics: Metrics, dice: Callable[[], float]) -> None:
@@ -89,6 +97,8 @@ class Unit(Patient):
         self.missed = 0  # polls of groups that are there no more
         self.online: bool | None = None
         self.cause = ""
+        self.text = ""
+        self.logged: set[str] = set()  # causes of this outage
         self.since = 0
         self.probes = metrics.counter("device_probes_total", line=line, device=device.name)
         self.failures = metrics.counter("device_failures_total", line=line, device=device.name)
@@ -224,6 +234,7 @@ class Roster:
                 device=unit.device.name,
                 state=unit.state,
                 cause=unit.cause,
+                text=unit.text,
                 since=None if unit.online is None else unit.since,
                 failures=unit.backoff.failures,
                 ask_again_s=max(0.0, max(opens_at, unit.retry_at) - now) if unit.is_sick else None,
@@ -393,20 +404,24 @@ class Roster:
             self._pass_on(station, Batch(station.group, time, [None] * len(station.group.names), quality), now)
 
     def _set_state(self, unit: Unit, *, online: bool, cause: str, text: str) -> None:
-        """Tell of a change of state once; a new cause of the same outage is only noted."""
-        if unit.online is online:
-            unit.cause = cause
-            return
+        """Tell of a change of state once; a new cause of the same outage is only noted, and logged, for its cure."""
         now, name, line = self._clock.wall_ms(), unit.device.name, self._line
+        unit.cause, unit.text = cause, text
+        if unit.online is online:
+            if not online and cause not in unit.logged and len(unit.logged) < _MOST_CAUSES:
+                unit.logged.add(cause)
+                log.info("device '%s' is offline still, but now (%s) on %s: %s", name, cause, line, text)
+            return
+        unit.logged = {cause}
         if not online:
             log.info("device '%s' is offline (%s) on %s: %s; asking again until it answers", name, cause, line, text)
         elif unit.online is None:
             log.info("device '%s' is online on %s", name, line)
         else:
             log.info("device '%s' is online again after %d s on %s", name, (now - unit.since) // 1000, line)
-        unit.online, unit.cause, unit.since = online, cause, now
+        unit.online, unit.since = online, now
         for told in (unit.device, *unit.device.parts):  # a part comes and goes with its whole
-            self._tell(DeviceState(told.name, online, cause, now))
+            self._tell(DeviceState(told.name, online, cause, now, text))
 
 
 def _names(station: Station) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ import orjson
 from gateway import demo
 from gateway.acquisition.line import Line
 from gateway.cli import adhoc
+from gateway.cli.browse_tree import plain
 from gateway.cli.desk import at_device, at_url, gateway_file, is_url, wrong
 from gateway.clock import SystemClock
 from gateway.config import Config, load
@@ -98,7 +100,7 @@ def _sample(row: Mapping[str, Any]) -> Sample:
 
 
 async def _read(config: Config, device: str | None) -> list[Sample]:
-    """Poll and listen until each tag has a sample, good or bad, once."""
+    """Poll and listen until each tag has a sample, good or bad, once; say why a device is out of reach."""
     image = Image()
     clock, metrics = SystemClock(), Metrics()
     complete = asyncio.Event()
@@ -130,4 +132,6 @@ async def _read(config: Config, device: str | None) -> list[Sample]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    for text in dict.fromkeys(state.text for state in image.states.values() if state.text):
+        print(plain(text), file=sys.stderr)
     return list(image.samples())

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.cli.browse_tree import plain
 from gateway.config import load
 from gateway.control import ask
 from gateway.quantities import format_size
@@ -64,7 +65,8 @@ def _device(device: dict[str, Any]) -> str:
         turn = f", {device['failures']} failures in a row, asked again in {lasted(device['ask_again_s'])}"
     resting = f", {device['resting']} resting" if device["resting"] else ""
     tags = f"{device['tags']} tags, {device['bad']} bad{resting}"
-    return f"  device {device['name']}: {device['state']}{cause}{since}{turn}, {tags}"
+    why = f"\n    {plain(device['text'])}" if device["text"] else ""
+    return f"  device {device['name']}: {device['state']}{cause}{since}{turn}, {tags}{why}"
 
 
 def _line(line: dict[str, Any]) -> str:

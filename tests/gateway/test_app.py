@@ -290,6 +290,7 @@ def test_status_says_of_a_dead_device_since_when_and_of_its_line_how_busy_it_is(
     (status,) = inside(App(file), look)
     (device,) = status["devices"]
     assert (device["state"], device["cause"], device["resting"]) == ("offline", "offline", 0)
+    assert "refused" in device["text"]
     assert device["since"] > 0
     assert device["ask_again_s"] is None  # it is the line that is gone
     (line,) = status["lines"]

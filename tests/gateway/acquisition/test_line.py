@@ -25,6 +25,14 @@ class Plant:
         self.takes = 0.0
         self.reads = []
         self.connects = 0
+        self.causes = []
+
+    def connect(self):
+        if not self.connectable:
+            raise LineError("connection refused", cause="offline")
+        if self.causes:
+            cause = self.causes.pop(0)
+            raise LineError(f"cure of {cause}", cause=cause)
 
     def driver(self, clock):
         plant = self
@@ -37,8 +45,7 @@ class Plant:
 
             async def __aenter__(self):
                 plant.connects += 1
-                if not plant.connectable:
-                    raise LineError("connection refused", cause="offline")
+                plant.connect()
                 return self
 
             async def __aexit__(self, *_):
@@ -189,6 +196,18 @@ def test_a_line_that_cannot_be_reached_marks_all_its_devices_and_is_tried_again(
     assert {s.device for s in states[2:]} == {"a", "b"}
     assert all(s.online for s in states[2:])
     assert [b.quality for b in sent[:2]] == [bad("offline")] * 2
+
+
+def test_each_cause_of_an_outage_is_logged_once_with_its_cure(plant, line, states, run_virtual, caplog):
+    caplog.set_level(logging.INFO, "headgate.line")
+    plant.causes = ["untrusted", "denied", "untrusted", *(f"other {n}" for n in range(20))]
+    run_virtual(during(line(["a"]), 2000))
+    assert [s.online for s in states] == [False, True]
+    *told, last = [r.getMessage() for r in caplog.records]
+    assert told[0] == "device 'a' is offline (untrusted) on plant: cure of untrusted; asking again until it answers"
+    assert told[1] == "device 'a' is offline still, but now (denied) on plant: cure of denied"
+    assert len(told) == 8, "what goes from cause to cause does not fill the log"
+    assert "online again" in last
 
 
 def test_a_link_that_breaks_with_every_read_is_not_hammered(plant, line, run_virtual):

@@ -81,7 +81,8 @@ def ask(monkeypatch, tmp_path, capsys, driver):
         parser = argparse.ArgumentParser()
         read.configure(parser)
         code = read.run(parser.parse_args(["gateway.yaml", *words, "--json"]))
-        return code, {row["tag"]: (row["value"], row["quality"]) for row in json.loads(capsys.readouterr().out)}
+        out, run.said = capsys.readouterr()
+        return code, {row["tag"]: (row["value"], row["quality"]) for row in json.loads(out)}
 
     return run
 
@@ -130,3 +131,4 @@ def test_a_good_value_with_a_status_of_its_own_is_good(ask, driver):
 def test_a_device_that_cannot_be_reached_is_told_at_once(ask, driver):
     driver.is_there = False
     assert ask() == (1, {"flow": (None, "bad:offline"), "pumps": (None, "bad:offline")})
+    assert ask.said == "connection refused\n", "why, and the cure, once"

@@ -67,15 +67,16 @@ def test_it_says_of_each_device_and_line_what_is_sick_since_when_and_when_it_is_
     _, document = status
     device = document["devices"][0] | {"name": "m", "state": "offline", "cause": "timeout", "since": 1_795_330_000_000}
     document["devices"] = [
-        device | {"failures": 4, "ask_again_s": 12.34, "resting": 0, "tags": 2, "bad": 2},
-        device | {"name": "n", "state": "online", "cause": "", "failures": 0, "ask_again_s": None, "resting": 3},
+        device | {"text": "d: no answer", "failures": 4, "ask_again_s": 12.34, "resting": 0, "tags": 2, "bad": 2},
+        device
+        | {"name": "n", "state": "online", "cause": "", "text": "", "failures": 0, "ask_again_s": None, "resting": 3},
     ]
     line = {"name": "rtu:///dev/ttyUSB0", "connected": True, "busy": 0.714, "sick": 0.096, "missed": 1234}
     document["lines"] = [line, line | {"connected": False, "busy": 0.0, "sick": 0.0, "missed": 0}]
     said = "\n".join(_lines(document))
     assert (
         "  device m: offline (timeout) since 2026-11-22T06:46:40.000Z, 4 failures in a row, asked again in 12.3 s,"
-        " 2 tags, 2 bad\n" in said
+        " 2 tags, 2 bad\n    d: no answer\n" in said
     )
     assert re.search(r"  device n: online, 2 tags, \d bad, 3 resting\n", said)
     assert (
