@@ -95,17 +95,21 @@ class Explorer:
                     return
             here, level = there, level + 1
 
+    def _wrong(self, text: str) -> DeviceError:
+        cure = "Begin further up: without --start the whole tree is shown, with --depth 1 its first level"
+        return DeviceError(f"{self._session.line}: {text}. {cure}", cause="config")
+
     async def _start(self, start: str) -> tuple[ua.NodeId, Node]:
         """The node that one starts at. Raises DeviceError where there is none."""
         wanted = Wanted(self._root, 1, parse(start or self._root))
         outcome = (await find_all(self._session, [wanted]))[wanted]
         if not outcome.matches:
-            raise DeviceError(f"'{start}' leads nowhere: {outcome.note or name_of(outcome.code)}", cause="config")
+            raise self._wrong(f"'{start}' leads nowhere: {outcome.note or name_of(outcome.code)}")
         node = outcome.matches[0].node
         kind, name = await attributes(self._session, [(node, _NODE_CLASS), (node, _BROWSE_NAME)])
         number = content(kind, int)
         if number is None:
-            raise DeviceError(f"'{start}' cannot be browsed: {name_of(code_of(kind))}", cause="config")
+            raise self._wrong(f"'{start}' cannot be browsed: {name_of(code_of(kind))}")
         own = content(name, ua.QualifiedName)
         shown = (own.Name if own is not None else None) or str(node.Identifier)
         address = str(address_of(node, self._session.namespaces))

@@ -229,9 +229,11 @@ async def _browse(options: argparse.Namespace, place: Place) -> Tree:
     try:
         return await _ask(options, place)
     except LineError as error:
+        if error.cause == _UNTRUSTED and options.trust is None and options.device is None:
+            raise LineError(f"{error}. Without a gateway file: browse with --trust", cause=error.cause) from None
         if error.cause != _UNTRUSTED or options.trust is None:
             raise
-        if not await asyncio.to_thread(_trust, options, place, str(error)):
+        if not await asyncio.to_thread(_trust, options, place):
             raise
     return await _ask(options, place)
 
@@ -265,7 +267,7 @@ async def _ask(options: argparse.Namespace, place: Place) -> Tree:
     return tree
 
 
-def _trust(options: argparse.Namespace, place: Place, refusal: str) -> bool:
+def _trust(options: argparse.Namespace, place: Place) -> bool:
     """Show the certificates of the server that wait, and trust one if a person says so."""
     from gateway.cli.certified import begins_with, digits_of, lines_of
     from gateway.cli.queue_target import says_yes
@@ -286,5 +288,7 @@ def _trust(options: argparse.Namespace, place: Place, refusal: str) -> bool:
         if is_meant:
             certificates.approve(shown)
             return True
-    print(refusal, file=sys.stderr)
+    if digits:
+        text = f"--trust {options.trust}: no certificate that waits begins so, or these are not {_LEAST_DIGITS} digits"
+        print(text, file=sys.stderr)
     return False

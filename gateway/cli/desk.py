@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.clock import SystemClock
 from gateway.control import NotRunningError, ask
-from gateway.driver import Driver, Finding, Model, Patch, Peeks, Survey, find, installed
+from gateway.driver import Browses, Driver, Finding, Model, Patch, Peeks, Survey, find, installed
 from gateway.errors import FileError, LineError, Mistake, RefusedError
 from gateway.metrics import Metrics
 from gateway.model import Device, Place
@@ -89,7 +89,23 @@ def driver_of(url: str) -> tuple[str, type[Peeks]]:
             known += driver.SCHEMES
             if scheme in driver.SCHEMES:
                 return name, cast(type[Peeks], driver)
+        elif scheme in getattr(driver, "SCHEMES", ()):
+            raise wrong(_tags_only(name, url, url))
     raise wrong(f"no installed driver has urls like {scheme}://. There are {', '.join(f'{s}://' for s in known)}")
+
+
+def _tags_only(name: str, what: str, browsed: str) -> str:
+    """What somebody is told who asks for more than tags, and where a driver shows what else there is."""
+    cure = f". `headgate browse {browsed} --values` shows what it has" if isinstance(find(name), Browses) else ""
+    return f"{what}: the driver '{name}' reads and writes tags, and its line can be neither probed nor recorded{cure}"
+
+
+def tool_of(device: Device) -> type[Peeks]:
+    """The driver of a device, to be asked without its tags. Raises RefusedError."""
+    driver: Any = find(device.driver)
+    if isinstance(driver, Peeks):
+        return cast(type[Peeks], driver)
+    raise RefusedError(_tags_only(device.driver, f"device '{device.name}'", f"FILE {device.name}"))
 
 
 def settled(url: str) -> type[Peeks]:
@@ -216,11 +232,8 @@ async def of_device(config: Config, device: Device) -> AsyncIterator[Desk]:
 
     Raises RefusedError where its driver cannot be asked, ControlError and LineError.
     """
-    driver: Any = find(device.driver)
-    can_be_asked = isinstance(driver, Peeks)
-    if not can_be_asked:
-        raise RefusedError(f"the driver '{device.driver}' of device '{device.name}' can read its tags and nothing else")
-    kind: type[Peeks] = driver
+    kind = tool_of(device)
+    driver: Any = kind
     try:
         ask(config.spool.path, {"do": "status"})
     except NotRunningError:

@@ -24,6 +24,7 @@ from gateway.cli.desk import (
     opened,
     split_unit,
     timeout_of,
+    tool_of,
     unit_of,
     wrong,
 )
@@ -169,7 +170,7 @@ async def _scan_all(options: argparse.Namespace) -> list[Scan]:
 def _usual(device: Device, config: Config) -> tuple[int, ...]:
     """The units of the file first, then those that are usual on such a line."""
     own = [unit_of(other) for other in line_of(config, device)]
-    return tuple(dict.fromkeys([*own, *driver_of(device.url)[1].units(device.url)]))
+    return tuple(dict.fromkeys([*own, *tool_of(device).units(device.url)]))
 
 
 async def _scan_url(options: argparse.Namespace, units: tuple[int, ...]) -> Scan:

@@ -90,9 +90,9 @@ def _chosen(samples: Sequence[Sample], device: str | None, tag: str | None) -> l
 
 
 def _is_address(config: Config, device: str, text: str) -> bool:
-    """Whether a word names no tag and looks like an address: `holding:100`, `40101`."""
+    """Whether a word names no tag and looks like an address: `holding:100`, `40101`, `i=85`."""
     tags = next((d.tags for d in config.devices if d.name == device), ())
-    return all(tag.name != text for tag in tags) and (":" in text or text[:1].isdecimal())
+    return all(tag.name != text for tag in tags) and (":" in text or "=" in text or text[:1].isdecimal())
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:

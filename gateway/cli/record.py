@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from gateway.acquisition.line import Line
-from gateway.cli.desk import device_of, gateway_file, is_url, line_of, settled, split_unit, wrong
+from gateway.cli.desk import device_of, gateway_file, is_url, line_of, settled, split_unit, tool_of, wrong
 from gateway.cli.probe import parse_units
 from gateway.clock import SystemClock
 from gateway.config import Config, load
@@ -110,6 +110,7 @@ async def _record(options: argparse.Namespace, reel: Reel) -> None:
         return
     config = load(gateway_file(options.target))
     device = _device(config, options.device)
+    tool_of(device)
     try:
         begun = ask(config.spool.path, {"do": "record", "device": device.name, "step": "start"})
     except NotRunningError:

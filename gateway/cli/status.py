@@ -65,7 +65,7 @@ def _device(device: dict[str, Any]) -> str:
         turn = f", {device['failures']} failures in a row, asked again in {lasted(device['ask_again_s'])}"
     resting = f", {device['resting']} resting" if device["resting"] else ""
     tags = f"{device['tags']} tags, {device['bad']} bad{resting}"
-    why = f"\n    {plain(device['text'])}" if device["text"] else ""
+    why = f"\n    {plain(device['text'])}" if device.get("text") else ""
     return f"  device {device['name']}: {device['state']}{cause}{since}{turn}, {tags}{why}"
 
 

@@ -203,6 +203,7 @@ def test_what_the_file_does_not_allow_is_refused_before_the_server_is_told_anyth
     server.start(policies=["None"], modes=["None"])
     error = refusal(session_of(server))
     assert error.cause == "BadSecurityPolicyRejected"
+    assert "the server offers connections without security alone" in str(error)
     assert "Switch security on in the server" in str(error)
 
 

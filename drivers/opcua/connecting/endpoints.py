@@ -246,9 +246,11 @@ def _no_policy(usable: Sequence[Any], place: Place, options: DeviceOptions) -> L
     old = sorted(names - {NONE, ""})
     if old:
         cure = f"Switch a newer policy on in the server, or name the deprecated one, security: {old[0]}"
-    else:
-        cure = "Switch security on in the server; where it has none, name that: security: none"
-    return LineError(f"{text}, none of which is taken by itself. {cure}", cause=cause)
+        return LineError(f"{text}, which is not taken by itself. {cure}", cause=cause)
+    text = f"{place.url}: the server offers connections without security alone, and those are not taken by themselves"
+    return LineError(
+        f"{text}. Switch security on in the server; where it has none, name that: security: none", cause=cause
+    )
 
 
 def _no_login(fitting: Sequence[Any], place: Place, options: DeviceOptions) -> LineError:

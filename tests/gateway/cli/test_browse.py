@@ -231,7 +231,7 @@ def test_a_login_of_a_url_goes_to_the_device(driver, monkeypatch):
 def test_an_unknown_server_is_refused(driver, capsys):
     driver.is_trusted = False
     assert browse() == 1
-    assert "its certificate is not trusted" in capsys.readouterr().err
+    assert "its certificate is not trusted. Without a gateway file: browse with --trust" in capsys.readouterr().err
     assert driver.certificates_of.approved == []
 
 
@@ -266,9 +266,10 @@ def test_where_nobody_can_be_asked_nothing_is_trusted(driver, monkeypatch):
         ("ab" * 5 + "ff", 1),
     ],
 )
-def test_a_fingerprint_that_was_given_is_compared_and_must_be_long_enough(driver, digits, code):
+def test_a_fingerprint_that_was_given_is_compared_and_must_be_long_enough(driver, capsys, digits, code):
     driver.is_trusted = False
     assert browse("--trust", digits) == code
+    assert (f"--trust {digits}: no certificate that waits begins so" in capsys.readouterr().err) is (code == 1)
     assert bool(driver.certificates_of.approved) is (code == 0)
 
 

@@ -187,6 +187,36 @@ def test_wrong_use_says_the_cure_and_exits_with_2(capsys, arguments, words):
     assert "validation error" not in err
 
 
+OPCUA = """
+gateway: g
+devices: {plc: {driver: opcua, url: opc.tcp://127.0.0.1:1, security: none, tags: {a: i=2258}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["probe", "opc.tcp://h"], 2),
+        (["read", "opc.tcp://h", "i=2258"], 2),
+        (["write", "opc.tcp://h", "i=2258", "3"], 2),
+        (["record", "opc.tcp://h", "OUT"], 2),
+        (["probe", "FILE", "plc"], 1),
+        (["probe", "FILE"], 1),
+        (["read", "FILE", "plc", "i=2257"], 1),
+        (["record", "FILE", "OUT"], 1),
+    ],
+)
+def test_a_driver_without_such_tools_is_named_with_what_it_has_instead(capsys, tmp_path, arguments, code):
+    file, out = tmp_path / "g.yaml", tmp_path / "out.txt"
+    file.write_text(OPCUA)
+    assert main([{"FILE": str(file), "OUT": str(out)}.get(word, word) for word in arguments]) == code
+    where = "opc.tcp://h" if code == 2 else "FILE plc"
+    err = capsys.readouterr().err
+    assert "the driver 'opcua' reads and writes tags, and its line can be neither probed nor recorded" in err
+    assert f"`headgate browse {where} --values` shows what it has" in err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [

@@ -31,6 +31,7 @@ class Server:
     """What the rooms for nodes need of a session, answered out of a dict."""
 
     def __init__(self):
+        self.line = "opc.tcp://h:4840"
         self.namespaces = ("http://opcfoundation.org/UA/", "urn:server", "urn:plant")
         self.limits = SimpleNamespace(max_nodes_per_read=1000, max_nodes_per_browse=1000, max_nodes_per_translate=1000)
         self.structures = Structures()
