@@ -107,6 +107,7 @@ class Wire(UASocketProtocol):
         self._failure: BaseException | None = None
         self._said = ""
         self._is_entered = False
+        self._is_greeted = False
 
     def __repr__(self) -> str:
         return f"<wire {self.name} {'closed' if self.closed.done() else 'open'}>"
@@ -191,7 +192,8 @@ class Wire(UASocketProtocol):
         if failure is not None:
             text = f"the server sent what cannot be understood ({type(failure).__name__}: {_shown(failure)})"
             return LineError(f"{self.name}: {text}: is its firmware new?", cause="decode")
-        return LineError(f"{self.name}: the server closed the connection", cause="offline")
+        doubt = "" if self._is_greeted else " without a greeting: is it an OPC UA server that listens on that port?"
+        return LineError(f"{self.name}: the server closed the connection{doubt}", cause="offline")
 
     # --- requests ---
 
@@ -214,6 +216,7 @@ class Wire(UASocketProtocol):
             raise self.ending
         self.transport.write(uatcp_to_binary(ua.MessageType.Hello, hello))
         ack = await self._answer(waiting, timeout_s, "greeting")
+        self._is_greeted = True
         if ack.ReceiveBufferSize < _LEAST_BUFFER:
             text = f"the server takes {ack.ReceiveBufferSize} bytes at once: too few for a login"
             raise self.fail(f"{self.name}: {text}. Raise that in the server", "BadTcpMessageTooLarge")
@@ -310,6 +313,8 @@ class Wire(UASocketProtocol):
 
     def _late(self, what: str, timeout_s: float) -> LineError:
         text = f"no answer to {what} within {timeout_s:g} s: is the server alive, and is timeout long enough?"
+        if not self._is_greeted:
+            text += " Is it an OPC UA server that listens on that port?"
         return self.fail(f"{self.name}: {text}", "timeout")
 
     def fail(self, text: str, cause: str) -> LineError:
