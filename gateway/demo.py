@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import orjson
+
 from gateway.driver import Simulates, find, installed
 from gateway.image import Sample
 from gateway.model import GOOD, DeviceState, Value
@@ -80,4 +82,9 @@ def _text(value: Value) -> str:
         return "-"
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    if isinstance(value, (bytes, list, dict)):
+        return value.hex() if isinstance(value, bytes) else orjson.dumps(value, default=bytes.hex).decode()
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]  # what could steer a terminal is spelled out

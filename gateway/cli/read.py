@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = _chosen(samples, options.device, options.tag)
     if options.json:
         rows = [asdict(s) for s in chosen]
-        print(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=str).decode())
+        print(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=bytes.hex).decode())
     else:
         print(demo.table(chosen, {}, SystemClock().wall_ms()))
     return 0 if all(s.quality.level == "good" for s in chosen) else 1

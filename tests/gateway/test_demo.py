@@ -1,6 +1,8 @@
 import contextlib
 import socket
 
+import pytest
+
 from gateway.demo import document, listener, table
 from gateway.image import Sample
 from gateway.model import GOOD, DeviceState, bad
@@ -22,6 +24,21 @@ def test_the_table_shows_value_unit_quality_and_age():
         ["meter", "(offline)", "power", "-", "W", "bad:timeout", "2.0", "s"],
         ["name", "A1", "bad:startup", "-"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"\x00\xff", "00ff"),
+        ({"name": "r1", "steps": [1.5, True], "raw": b"\x01"}, '{"name":"r1","steps":[1.5,true],"raw":"01"}'),
+        ([1, 2], "[1,2]"),
+        ("a\x1b[2J", "a\\x1b[2J"),
+    ],
+)
+def test_the_table_shows_lists_structures_and_bytes_as_they_are_published_and_no_escape_sequences(value, shown):
+    row = table([Sample("a", "b", value, GOOD, 0, "")], {}, 0).splitlines()[1]
+    assert row.split("  ")[0] == "a"
+    assert f" {shown} " in row
 
 
 def test_the_demo_has_a_broker_of_its_own_and_another_on_request():
