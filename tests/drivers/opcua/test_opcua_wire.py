@@ -407,7 +407,7 @@ def test_a_server_that_grants_no_lifetime_is_not_flooded(stage, ua_peer, ua_sess
         (b"MSGF\x10\x00\x00\x00" + bytes(8), "decode", "what cannot be understood"),
         (b"ACKF\x1c\x00\x00\x00" + bytes(20), "BadTcpMessageTooLarge", "the server takes 0 bytes at once"),
         (None, "offline", "the server closed the connection without a greeting: is it an OPC UA server that listens"),
-        (b"", "timeout", "no answer to greeting within 0.3 s: is the server alive, and is timeout long enough? Is it an OPC"),
+        (b"", "timeout", "within 0.3 s: is the server alive, and is timeout long enough? Is it an OPC UA"),
     ],
 )  # fmt: skip
 def test_a_peer_that_is_no_opc_ua_server_is_named_as_what_it_is(stage, ua_peer, ua_session, raw, cause, said):
