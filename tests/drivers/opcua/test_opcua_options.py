@@ -39,6 +39,12 @@ def test_defaults_of_durations_are_written_as_the_file_writes_them():
             assert getattr(DeviceOptions(**{name: entry["default"]}), name) == getattr(DeviceOptions(), name)
 
 
+def test_the_readme_names_every_metric_and_no_other():
+    code = "".join(path.read_text() for path in FOLDER.rglob("*.py"))
+    counted = set(re.findall(r'metrics\.(?:counter|gauge)\(\s*"(opcua_\w+)"', code))
+    assert set(re.findall(r"`(opcua_\w+)", README)) == counted
+
+
 def test_the_readme_shows_the_very_sample():
     (shown,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert shown == SAMPLE
