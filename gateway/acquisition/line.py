@@ -34,7 +34,7 @@ from gateway.driver import Driver, Learns, Probes, Regroups
 from gateway.errors import DeviceError, LineError
 from gateway.image import Image
 from gateway.metrics import Metrics
-from gateway.model import Batch, Device, DeviceState, ScanGroup
+from gateway.model import Batch, Device, DeviceState, ScanGroup, Value
 
 log = logging.getLogger("headgate.line")
 
@@ -165,6 +165,16 @@ class Line:
         """Poll that tag soon, whenever its turn would be; a device that is sick keeps its turn."""
         if self._roster.hurry(device, tag):
             self._wake()
+
+    def show(self, device: str, tag: str, raw: Value) -> None:
+        """That tag was read just now and held `raw`. Where it is pushed, which may take long, the image has that.
+
+        It is not sent: what comes by itself is, with its own time. What is polled is hurried.
+        """
+        outlet = self._roster.pushes(device, tag)
+        if outlet is not None:
+            read = Batch(outlet.group, self._clock.wall_ms(), [raw], index=[outlet.group.names.index(tag)])
+            self._image.note(self._scaled(outlet, read))
 
     def status(self) -> LineStatus:
         """How the line fares."""

@@ -253,6 +253,11 @@ class Roster:
                 break
         return False
 
+    def pushes(self, device: str, tag: str) -> Outlet | None:
+        """Where a tag comes from that is pushed; None where it is polled or its device is not there."""
+        outlets = (o for station in self.pushed if station.unit.is_well for o in station.outlets)
+        return next((o for o in outlets if o.group.device == device and tag in o.group.names), None)
+
     # --- what was silent for too long ---
 
     def set_beats(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.driver import Driver
+    from gateway.model import Value
 
 SUMMARY = "Write one tag, within its limits, and show what it holds then."
 
@@ -121,3 +122,6 @@ class _Line:
 
     def hurry(self, device: str, tag: str) -> None:
         """Nothing is polled, so nothing is hurried."""
+
+    def show(self, device: str, tag: str, raw: Value) -> None:
+        """Nobody looks."""

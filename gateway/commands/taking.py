@@ -59,6 +59,9 @@ class Line(Protocol):
     def hurry(self, device: str, tag: str) -> None:
         """Poll that tag soon, whenever its turn would be."""
 
+    def show(self, device: str, tag: str, raw: Value) -> None:
+        """That tag was read beside the polls just now, and held `raw`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
@@ -317,8 +320,8 @@ class Commands:
                     raise RefusalError("not_writable", f"driver {target.device.driver} cannot write")
                 await self._send(driver, command, raw)
                 command.is_acknowledged = True
-                line.hurry(target.device.name, target.tag.name)
-                return await self._read_back(driver, target, raw) if target.rules.read_back else command.value
+                line.hurry(target.owner, target.tag.name)
+                return await self._read_back(line, driver, target, raw) if target.rules.read_back else command.value
         except LineError as error:  # of `borrow`: what is sent says by itself how it failed
             raise RefusalError("offline", f"not written: {error}") from None
 
@@ -344,11 +347,12 @@ class Commands:
     def _is_wanted(self, command: _Command) -> bool:
         return command.expires_at is None or self._clock.monotonic() < command.expires_at
 
-    async def _read_back(self, driver: Writes, target: Target, raw: Value) -> Value:
+    async def _read_back(self, line: Line, driver: Writes, target: Target, raw: Value) -> Value:
         try:
             found = await driver.read_tag(target.device, target.tag)
         except (TagError, DeviceError, LineError) as error:
             raise RefusalError("read_back", f"written, but it cannot be read back: {error}") from None
+        line.show(target.owner, target.tag.name, found)
         value, _ = target.scaled(found)
         meant = driver.as_read(target.device, target.tag, raw) if isinstance(driver, Mirrors) else raw
         if not holds(found, meant, target.tag.type or target.kind):

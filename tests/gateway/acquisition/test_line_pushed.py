@@ -192,6 +192,39 @@ def test_somebody_in_a_hurry_for_a_tag_that_is_pushed_has_nothing_polled(server,
     assert [name for name, _ in server.reads] == ["p"]
 
 
+def test_what_was_read_after_a_write_stands_in_the_image_until_the_tag_is_told_anew(server, build, run_virtual, during):
+    own, asked = group(A, "t", "u", every=600.0, scale=0.5), group(B, "p", pushed=False, every=600.0)
+    found = build((A, [own]), (B, [asked]))
+    seen = []
+
+    def write():
+        for device, tag in (("a", "u"), ("a", "none"), ("b", "p")):
+            found.line.show(device, tag, 8)
+        seen.append(found.values())
+
+    run_virtual(during(found.line, 100, (50, write), (60, lambda: server.push(live(own, 7.0)))))
+    assert seen == [{"a/t": 0.5, "a/u": 4.0, "b/p": 2.0}], "what is polled is polled"
+    assert [list(batch.values) for batch in found.sent if batch.group is own] == [[0.5, 0.5], [3.5, 3.5]], "it is shown"
+    assert found.values()["a/u"] == 3.5
+
+
+def test_what_was_read_does_not_make_good_what_is_lost(server, build, run_virtual, during):
+    found = build((A, [group(A, "t")]))
+
+    def lose():
+        server.reachable = False
+        server.push(GONE)
+
+    seen = []
+
+    def show():
+        found.line.show("a", "t", 8)
+        seen.append(found.values())
+
+    run_virtual(during(found.line, 100, (50, lose), (60, show)))
+    assert seen == [{"a/t": None}]
+
+
 # --- how a connection ends ------------------------------------------------------------------------------------------
 
 

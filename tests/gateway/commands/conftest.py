@@ -55,6 +55,7 @@ class FakePlant:
         self.at_write: Callable[[str, Any], Any] | None = None
         self.at_read: Callable[[str], Any] | None = None
         self.hurried: list[tuple[str, str]] = []
+        self.shown: list[tuple[str, str, Any]] = []
         self.is_connected = True
         self.most_at_once: dict[str, int] = {}
         self._now: dict[str, int] = {}
@@ -96,6 +97,9 @@ class FakePlant:
 
     def hurry(self, device: str, tag: str) -> None:
         self.hurried.append((device, tag))
+
+    def show(self, device: str, tag: str, raw: Any) -> None:
+        self.shown.append((device, tag, raw))
 
     def writes(self) -> list[tuple[str, Any]]:
         return [(tag, value) for verb, _, tag, value in self.log if verb == "write"]

@@ -26,6 +26,7 @@ def test_a_command_is_written_read_back_and_answered(play):
         answer = await desk.reply("temp", '{"value":21.5,"id":"7f"}')
         assert desk.plant.log == [("write", "boiler", "temp", 215), ("read", "boiler", "temp", None)]
         assert desk.plant.hurried == [("boiler", "temp")]
+        assert desk.plant.shown == [("boiler", "temp", 215)]
         return answer, desk
 
     answer, desk = play(story)
@@ -583,5 +584,7 @@ def test_a_tag_of_a_part_is_written_in_the_name_of_the_part_to_the_whole(play, d
     good, own, level, offline, desk = play(story, whole)
     assert good["ok"]
     assert desk.plant.log[0] == ("write", "boiler", "pump", True)
+    assert desk.plant.hurried == [("feeder", "pump")], "by the name that its line knows it by"
+    assert desk.plant.shown == [("feeder", "pump", True)]
     assert desk.store.entries[0]["device"] == "feeder"
     assert (own, level, offline) == ("not_writable", "unknown", "offline")
