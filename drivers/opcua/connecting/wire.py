@@ -244,12 +244,9 @@ class Wire(UASocketProtocol):
         # The library marks an answer as come before it has looked at it, and then has none where it was refused.
         except (UaError, OSError, AssertionError, AttributeError, ValueError, TypeError) as error:
             raise self._because(error) from error
-        if (
-            len(result.ServerNonce or b"") < policy.secure_channel_nonce_length
-        ):  # the keys are made of it [Part 4 5.6.2]
-            text = (
-                f"the server's random number for the channel has fewer than {policy.secure_channel_nonce_length} bytes"
-            )
+        least = policy.secure_channel_nonce_length
+        if len(result.ServerNonce or b"") < least:  # the channel's keys are made of it [Part 4 5.6.2]
+            text = f"the server's random number for the channel has fewer than {least} bytes"
             raise self.fail(f"{self.name}: {text}: its firmware is at fault. Update it", "BadNonceInvalid")
         # By our clock: the library reckons with it how long a former key holds, and the server's may stand in 1970.
         result.SecurityToken.CreatedAt = datetime.now(UTC)
