@@ -22,7 +22,7 @@ def plant(server):
     for i in (1, 2):
         tank = server.add(f"Tank {i}", top, kind=1)
         level = server.add("Level", tank, access=3, more={5: ua.LocalizedText("how full")})
-        unit = ua.EUInformation(NamespaceUri=CEFACT, UnitId=4408652, DisplayName=ua.LocalizedText("x"))
+        unit = ua.EUInformation(NamespaceUri=CEFACT, UnitId=4408652, DisplayName=ua.LocalizedText())
         server.add("EngineeringUnits", level, reference=46, space=0, value=ua.Variant(unit))
         server.add("Reset", tank, kind=4)
         server.add("Maker", tank, reference=46)
