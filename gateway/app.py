@@ -81,6 +81,7 @@ class App:
         self._inbox: Inbox | None = None
         self._forwarders: dict[str, Forwarder] = {}
         self._lines: dict[str, Line] = {}
+        self._targets = Targets(config.lines, config.groups, config.prefix)
         self._groups = 0
         self._started = self.clock.monotonic()
 
@@ -145,6 +146,7 @@ class App:
             sink=self._sink,
             image=self.image,
             on_state=self._on_state,
+            on_groups=self._targets.learn,
             clock=self.clock,
             metrics=self.metrics,
             number=self._groups,
@@ -219,7 +221,7 @@ class App:
     async def _take_commands(self, writing: Executor) -> None:
         """Carry out writes to tags from now on, wherever they come from."""
         file = self._config
-        targets = Targets(file.lines, file.groups, file.prefix)
+        targets = self._targets
         ids = Ids()
         if targets.lines:
             keeping = Keeping(file.spool.path, writing=writing, clock=self.clock)

@@ -83,6 +83,7 @@ class Line:
 
     `sink` takes each batch that is worth sending; it must not block, await or raise. `on_state` hears of each change of
     a device's state. `number` counts the groups of the lines before this one, so that phases spread over all lines.
+    `on_groups` hears of the groups of a device that its driver has made other ones of, after it asked the device.
     `memory` keeps what the driver learns. `room` returns when so much can be sent at once as history brings.
     """
 
@@ -97,6 +98,7 @@ class Line:
         on_state: StateSink,
         clock: Clock,
         metrics: Metrics,
+        on_groups: Callable[[Sequence[ScanGroup]], None] | None = None,
         number: int = 0,
         memory: Memory | None = None,
         room: Callable[[], Awaitable[None]] | None = None,
@@ -107,6 +109,7 @@ class Line:
         self._sink = sink
         self._image = image
         self._on_state = on_state
+        self._on_groups = on_groups
         self._clock = clock
         self._metrics = metrics
         self._number = number
@@ -264,8 +267,10 @@ class Line:
         if not changed:
             return
         self._roster.regroup(changed)
-        for unit in changed:
+        for unit, own in changed.items():
             self._image.replace(before[unit], _outlets_of(unit))
+            if self._on_groups is not None:
+                self._on_groups(own)
         self._watchdog.allow(_longest_read(self._roster.stations))
 
     async def _serve(self, driver: Driver) -> NoReturn:

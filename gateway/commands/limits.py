@@ -15,11 +15,31 @@ _CLOSE, _CLOSE_HALF = 2**-22, 2**-10
 """How far a float that was read back may be from the one that was written, relatively: float32 and float16 round."""
 
 
-def permitted(request: Request, tag: Tag, kind: str, rules: WriteRules) -> Value:
-    """The value to write. `kind`: the type that the tag's samples have. Raises RefusalError (`invalid`, `range`)."""
-    value = _of_kind(request, kind, tag.type or "string")
+def permitted(request: Request, tag: Tag, kind: str, rules: WriteRules, *, is_told: bool = False) -> Value:
+    """The value to write. `kind`: the type that the tag's samples have, which `is_told` by the device, not the file.
+
+    Raises RefusalError (`invalid`, `range`).
+    """
+    if is_told and kind.startswith("string"):
+        value = _told(request, tag, rules)
+    else:
+        value = _of_kind(request, kind, tag.type or "string")
     _check(value, tag, rules)
     return value
+
+
+def _told(request: Request, tag: Tag, rules: WriteRules) -> Value:
+    """The value for a tag that reads as text by what its device told: `5` is a text, or a number of an enumeration.
+
+    Where numbers say what may be written it is the latter, and must be held to them; else its driver knows.
+    """
+    value: Value = request.value
+    if value is None:
+        raise RefusalError("invalid", "null cannot be written")
+    bounds = (tag.min, tag.max, rules.min, rules.max, *rules.values)
+    if isinstance(value, list) or request.text is None or any(isinstance(bound, int | float) for bound in bounds):
+        return value
+    return request.text
 
 
 def _of_kind(request: Request, kind: str, stored: str) -> Value:

@@ -199,7 +199,7 @@ class Commands:
             raise RefusalError("retained", "a retained command is not carried out: it would come again and again")
         self._refuse_repeated(arrival, request)
         target = self._targets.find(arrival.device, arrival.tag)
-        value = permitted(request, target.tag, target.kind, target.rules)
+        value = permitted(request, target.tag, target.kind, target.rules, is_told=target.is_told)
         now = self._clock.monotonic()
         expires_at = self._expiry(arrival, request, target, now)
         command = _Command(arrival, request, target, value, now, expires_at)

@@ -15,9 +15,13 @@ from gateway.model import GOOD, Device, Quality, ScanGroup, Tag, Value, WriteRul
 _SET = "/set"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Target:
-    """A tag that may be written. `device` is the whole as its driver knows it, `owner` the name that people use."""
+    """A tag that may be written. `device` is the whole as its driver knows it, `owner` the name that people use.
+
+    `kind` is the type of its samples, `group` and `position` say where they stand: as the file has it at first, then as
+    the device told (`Targets.learn`): the type `is_told` where the file names none.
+    """
 
     line: str
     owner: str
@@ -27,6 +31,7 @@ class Target:
     kind: str
     group: ScanGroup
     position: int
+    is_told: bool = False
 
     def __str__(self) -> str:
         return f"{self.owner}/{self.tag.name}"
@@ -67,6 +72,15 @@ class Targets:
             return ()
         depths = {tag.name.count("/") for device in self._devices.values() for tag in device.tags}
         return tuple(f"{self._prefix}+/+{'/+' * depth}{_SET}" for depth in sorted(depths))
+
+    def learn(self, groups: Iterable[ScanGroup]) -> None:
+        """What the tags of these groups are, from their driver, once it has asked the device."""
+        for group in groups:
+            for position, (tag, kind) in enumerate(zip(group.tags, group.types, strict=True)):
+                target = self._writable.get((tag.part or group.device, tag.name))
+                if target is not None:
+                    target.group, target.position, target.kind = group, position, kind
+                    target.is_told = not tag.type
 
     def locate(self, topic: str) -> tuple[str, str] | None:
         """The names of device and tag in a topic of a command; None where it is none."""

@@ -258,6 +258,7 @@ COMMANDS = [
     ("Float", "0.3", 0.3),
     ("Double", '{"value": 2.5, "id": "d1"}', 2.5),
     ("String", "Grüße", "Grüße"),
+    ("String", "5", "5"),
     ("DateTime", "2026-11-02T12:00:00+02:00", "2026-11-02T10:00:00Z"),
     ("Guid", "82962B91-FA75-4AE6-8D28-B404DC7DAF63", "82962b91-fa75-4ae6-8d28-b404dc7daf63"),
     ("Mode", "Hand", "Hand"),

@@ -877,6 +877,14 @@ def test_a_device_that_was_sick_and_in_which_there_is_nothing_now_is_not_asked(s
     assert not [at for name, at in server.reads if at - START > 51]
 
 
+def test_other_groups_are_told_once_and_the_same_not_at_all(server, build, run_virtual, during):
+    grown, heard = group(A, "pumps/1"), []
+    server.regroup = lambda device, groups: [grown] if device is A else groups
+    found = build((A, [group(A, "pumps")]), (B, [group(B, "t")]), on_groups=heard.append)
+    run_virtual(during(found.line, 60, (20, lambda: server.push(LineError("gone", cause="offline")))))
+    assert heard == [[grown]]
+
+
 def test_who_is_started_again_begins_with_the_groups_of_the_file(server, build, run_virtual):
     compiled = group(A, "pumps")
     asked = []

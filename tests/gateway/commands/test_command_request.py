@@ -100,6 +100,33 @@ def test_a_value_is_taken_as_its_type_wants_it(kind, payload, value):
     assert type(got) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("payload", "rules", "value"),
+    [
+        (b"5", ANY, "5"),
+        (b"true", ANY, "true"),
+        (b"Auto", ANY, "Auto"),
+        (b'{"value":5}', ANY, 5),
+        (b'{"value":"5"}', ANY, "5"),
+        (b"5", WriteRules(max=5), 5),
+        (b"5", WriteRules(values=(4, 5)), 5),
+        (b"5", WriteRules(values=("5", "6")), "5"),
+        (b"[1,2]", ANY, [1, 2]),
+    ],
+)
+def test_a_text_by_what_the_device_told_may_be_an_enumerations_number(payload, rules, value):
+    got = permitted(parse(payload), Tag(name="t", address="a"), "string", rules, is_told=True)
+    assert (got, type(got)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("payload", "rules"), [(b"6", WriteRules(max=5)), (b'{"value":6}', WriteRules(values=(4, 5))), (b"null", ANY)]
+)
+def test_the_number_of_an_enumeration_is_held_to_its_bounds(payload, rules):
+    with pytest.raises(RefusalError, match=r"is above 5|is none of 4, 5|null"):
+        permitted(parse(payload), Tag(name="t", address="a"), "string", rules, is_told=True)
+
+
 def test_what_reads_as_a_label_may_be_written_as_its_number():
     tag = Tag(name="mode", address="a", type="uint16")
     assert permitted(parse(b"1"), tag, "string", ANY) == 1

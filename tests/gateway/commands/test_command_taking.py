@@ -9,7 +9,7 @@ import pytest
 
 from gateway.commands.taking import MOST_WAITING
 from gateway.errors import DeviceError, HeadgateError, LineError, TagError
-from gateway.model import DeviceState, WriteRules
+from gateway.model import DeviceState, ScanGroup, WriteRules
 
 NOW_MS = 1_795_330_000_000 + 1_000_000  # the virtual clock's wall time at the start
 
@@ -62,6 +62,23 @@ def test_a_32_bit_float_is_answered_with_the_digits_that_its_samples_have(play, 
         return (await desk.reply("flow", "0.3"))["value"]
 
     assert play(story) == told
+
+
+def test_types_that_the_device_told_count_and_the_pace_of_writes_goes_on(play, device_of):
+    device = device_of(rules=WriteRules(every_s=60))
+    untyped = replace(device, tags=tuple(replace(tag, type="") for tag in device.tags))
+    told = ScanGroup.of(untyped, untyped.tags[::-1], types=["string"] * 6, every_s=1.0, plan=None)
+
+    async def story(desk):
+        first = await desk.reply("raw", "5")
+        answers = [await desk.reply("mode", "5"), await desk.reply("level", "5")]
+        desk.targets.learn([told])
+        return [first, *answers, await desk.reply("flow", "5"), await desk.reply("mode", "6"), desk.plant.writes()]
+
+    raw, mode, level, flow, again, writes = play(story, untyped)
+    assert raw["code"] == "not_writable"
+    assert (mode["value"], level["value"], flow["value"], again["code"]) == ("5", 5, "5", "rate")
+    assert writes == [("mode", "5"), ("level", 5), ("flow", "5")]
 
 
 def test_another_value_read_back_is_told_with_both(play):
