@@ -176,8 +176,8 @@ def _grouped(device: Device, plan: Plan, pairs: Sequence[tuple[Item, Known]]) ->
 
 
 def _word(item: Item, known: Known) -> str:
-    """The type as published: an enumeration goes by its names."""
-    if known.labels and item.options.enum == "name":
+    """The type as published: an enumeration goes by its names. A list has none, whatever is in it."""
+    if known.labels and known.rank == -1 and item.options.enum == "name":
         return "string"
     return known.type or item.tag.type
 

@@ -275,6 +275,15 @@ def test_a_value_that_nobody_understands_leaves_the_type_open(server, monkeypatc
     assert (known.builtin, known.rank) == (0, -2)
 
 
+def test_a_list_of_an_enumeration_is_no_text(server):
+    modes = kind(server, 7, ua.NodeId(29))
+    texts = ua.Variant([ua.LocalizedText("Off"), ua.LocalizedText("On")])
+    server.add("EnumStrings", modes, space=0, reference=HAS_PROPERTY, value=texts)
+    server.add("V", data_type=modes, rank=1, value=ua.Variant([0, 1], ua.VariantType.Int32))
+    case = Case(server, {"v": "ns=2;s=V"})
+    assert (case.types()["v"], case.known()["v"].labels) == ("", {0: "Off", 1: "On"})
+
+
 def test_access_says_whether_there_is_a_history(server):
     server.add("A", access=0x05)
     server.add("B", access=0x03)
