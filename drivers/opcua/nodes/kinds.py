@@ -37,10 +37,17 @@ _MAX_LABELS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A data type: its built-in type, 0 where only values tell, and the names of an enumeration."""
+    """A data type: its built-in type, 0 where only values tell, and the names of an enumeration.
+
+    `is_known` is False where its built-in type could not be found out at all.
+    """
 
     builtin: int
     labels: Mapping[int, str] | None = None
+    is_known: bool = True
+
+
+_STRANGE = Kind(0, is_known=False)
 
 
 @dataclass(slots=True)
@@ -74,12 +81,12 @@ class Kinds:
                 if self._settle(kind, parent):
                     del climbing[kind]
         for kind in chains:
-            self._known.setdefault(kind, Kind(0))
+            self._known.setdefault(kind, _STRANGE)
         await self._name([kind for kind, chain in chains.items() if chain[-1] == ua.NodeId(ua.Int32(_ENUMERATION))])
 
     def of(self, kind: ua.NodeId | None) -> Kind:
         """What is known of a data type."""
-        return Kind(0) if kind is None else self._known.get(kind, Kind(0))
+        return _STRANGE if kind is None else self._known.get(kind, _STRANGE)
 
     def _settle(self, kind: ua.NodeId, top: ua.NodeId) -> bool:
         """Whether the built-in type follows from this ancestor, which is noted then."""

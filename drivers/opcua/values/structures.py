@@ -137,6 +137,9 @@ async def _fill(
     inner = []
     for field in definition.Fields or ():
         kind = kinds.of(field.DataType)
+        if not kind.is_known:  # as a Variant it might even read as something, and be wrong
+            found[data_type] = None
+            return []
         is_open = has_derived and field.IsOptional
         number = kind.builtin or _VARIANT
         if is_open and number != _STRUCTURE:

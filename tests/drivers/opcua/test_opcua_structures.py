@@ -236,6 +236,12 @@ def test_a_structure_with_a_field_that_nobody_describes_stays_bytes(server):
     assert value == {"type": "nsu=urn:plant;s=Pump.bin", "body": struct.pack("<dh", 1, 2).hex()}
 
 
+def test_a_field_of_a_type_that_leads_nowhere_is_not_guessed(server):
+    server.structure("Pump", ("flag", ua.NodeId("Nowhere", 1)))
+    (value,) = read(server, body("Pump", b"\x01\x01"))  # as a Variant it would be true
+    assert value == {"type": "nsu=urn:plant;s=Pump.bin", "body": "0101"}
+
+
 def test_structures_of_the_standard_are_read_from_servers_that_describe_none(server):
     objects = [
         ua.Range(-1, 99.5),
