@@ -40,7 +40,7 @@ class Complaints:
                 del self._said[name]
                 healed.append(name)
         for text in _shortened(refused):
-            log.warning("%s: the server refuses %s; it is tried again each minute", self._line, text)
+            log.warning("%s: the server refuses %s; it is tried again", self._line, text)
         for text in _shortened(healed):
             log.info("%s: the server takes %s now", self._line, text)
 

@@ -13,7 +13,8 @@ from drivers.opcua.listening.post import Post
 from drivers.opcua.listening.subscription import Subscription
 from gateway.errors import LineError
 
-RETRY_S: Final = 60.0
+_RETRY_S, _LONGEST_RETRY_S = 5.0, 60.0
+"""When bad items are tried again after they were made, then after twice that, and so on, until it is each minute."""
 _SHORT_LIFE_S: Final = 10.0
 _MOST_SHORT_LIVES: Final = 5
 """Subscriptions that end at once so often in a row are of no use: the connection is made anew, after a while."""
@@ -93,13 +94,15 @@ class Tender:
         self._post.gaps.set()
 
     async def _until_ended(self, subscription: Subscription) -> str:
-        """Wait until it ends, and try its bad items again each minute; returns why it ended."""
+        """Wait until it ends, and try its bad items again, soon and then each minute; returns why it ended."""
+        pause_s = _RETRY_S
         while True:
             try:
-                async with asyncio.timeout(RETRY_S):
+                async with asyncio.timeout(pause_s):
                     return await self._post.ended(subscription)
             except TimeoutError:
                 await self._retry(subscription)
+                pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
 
     async def _retry(self, subscription: Subscription) -> None:
         items = subscription.items

@@ -121,7 +121,7 @@ def test_a_bad_item_is_tried_again_each_minute_and_told_when_it_is_there(run, ri
         r.start()
         await r.until(lambda: len(r.samples()) == 2)
         await asyncio.sleep(200)
-        assert len(r.server.named("CreateMonitoredItems")) == 4
+        assert len(r.server.named("CreateMonitoredItems")) == 7
         assert len(r.samples("late")) == 1, "it is not said again that it is bad"
         r.server.missing.clear()
         r.server.change("late", 5.0)
@@ -131,6 +131,21 @@ def test_a_bad_item_is_tried_again_each_minute_and_told_when_it_is_there(run, ri
     with caplog.at_level(logging.INFO):
         run(story())
     assert "takes plc: tag 'late'" in caplog.text
+
+
+def test_a_bad_item_that_is_there_soon_is_found_soon(run, rig):
+    async def story():
+        r = rig()
+        r.group(["late"])
+        r.server.missing.add("late")
+        r.start()
+        await r.until(lambda: len(r.samples()) == 1)
+        r.server.missing.clear()
+        r.server.change("late", 5.0)
+        await r.until(lambda: r.last("late") == (5.0, "good"), 7)
+        await r.stop()
+
+    run(story())
 
 
 def test_an_address_that_leads_nowhere_is_bad_with_the_reason_that_was_found(run, rig, model):
