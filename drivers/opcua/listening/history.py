@@ -78,10 +78,10 @@ _NEVER: Final = frozenset(
 class Trail:
     """A tag's gap while it is read. `after` and `before`: ticks that are not in it.
 
-    `found` was read and not settled yet. Of what was: `edge` is the newest tick, `twins` the values at it (None where
-    all of them are known already), `first` the oldest tick, `count` how many there were, `widest` the longest time
-    between two. `handed`: the newest tick that came out. `late`: values thrown away, newer ones having come out before.
-    `cause`: why no more is read, empty while it is; `doubt`: why something may be missing in what was.
+    `found` was read and not settled yet. Of what was: `edge` is the newest tick, `twins` the values at it, `first` the
+    oldest tick, `count` how many there were, `widest` the longest time between two. `handed`: the newest tick that came
+    out. `late`: values thrown away, newer ones having come out before. `cause`: why no more is read, empty while it is;
+    `doubt`: why something may be missing in what was.
     """
 
     node: Any
@@ -90,7 +90,7 @@ class Trail:
     after: int
     before: int
     edge: int
-    twins: list[tuple[Value, int]] | None = None
+    twins: list[tuple[Value, int]] = field(default_factory=list)
     first: int = 0
     count: int = 0
     widest: int = 0
@@ -122,9 +122,10 @@ class Trail:
 
     def _is_twin(self, value: Value, code: int) -> bool:
         """Whether a value at the edge is another one than those known there."""
-        if self.twins is None or len(self.twins) >= _MOST_TWINS:
-            return False
         if any(code == other[1] and (value == other[0] or repr(value) == repr(other[0])) for other in self.twins):
+            return False
+        if len(self.twins) >= _MOST_TWINS:
+            self.doubt = "crowded"
             return False
         self.twins.append((value, code))
         return True

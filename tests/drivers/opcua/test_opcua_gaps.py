@@ -415,6 +415,15 @@ def test_a_window_that_is_fuller_than_thought_is_handed_on_in_parts(run, clock, 
     assert max(held) <= 400
 
 
+def test_windows_become_shorter_where_there_is_more_than_was_thought(fill, monkeypatch):
+    monkeypatch.setattr(gaps_module, "_LEAST_WINDOW", 100)
+    groups, known = plant(1)
+    server = Historian({0: counter(6000, period=100)})
+    assert len(samples(fill(server, spans_of(groups, known, 0, 599_900)))) == 5998
+    ends = sorted({details.EndTime for details, _, _ in server.asked})
+    assert (ends[-2] - ends[-3]) * 2 < ends[1] - ends[0]
+
+
 def test_a_gap_of_sparse_values_takes_few_requests(fill):
     groups, known = plant(10, max_history="30d")
     day = 86_400_000
@@ -477,6 +486,16 @@ def test_what_comes_when_newer_values_are_out_is_thrown_away_and_counted():
     trail.found = [(15, 0, "late", 0, 0), (20, 0, "b", 0, 0), (30, 0, "c", 0, 0)]
     assert [row[0] for row in trail.settle()] == [30]
     assert (trail.late, trail.count) == (1, 3)
+
+
+def test_so_many_values_of_one_time_come_and_of_more_of_them_it_is_said_that_some_are_missing():
+    trail = Trail(node=None, part=None, position=0, after=0, before=100, edge=0)
+    trail.found = [(20, 0, k % 64, 0, 0) for k in range(200)]
+    assert [row[2] for row in trail.settle()] == list(range(64))
+    assert not trail.doubt
+    trail.found = [(20, 0, 64, 0, 0), (30, 0, 65, 0, 0)]
+    assert [row[2] for row in trail.settle()] == [65]
+    assert trail.doubt == "crowded"
 
 
 def test_what_lies_outside_is_dropped_and_counted(fill, count):
@@ -809,6 +828,20 @@ def test_who_closes_early_gets_the_rest_later_and_the_server_is_told(run, clock,
     batches = run(main())
     assert by_tag(batches) == {f"t{i}": [(k * 100, k) for k in range(1, 2999)] for i in range(2)}
     assert server.released
+
+
+def test_of_two_gaps_of_one_tag_what_was_left_of_each_is_filled_later(run, clock, metrics):
+    groups, known = plant(1)
+    server = Historian({0: counter(100)})
+    spans = [Span(groups[0], 0, known[0], at(a), at(b)) for a, b in ((1000, 5000), (50_000, 53_000))]
+
+    async def main():
+        gaps = Gaps(server, DeviceOptions(), clock=clock, metrics=metrics)
+        async with aclosing(gaps.fill(spans)) as batches:
+            found = [await anext(batches)]
+        return found + [batch async for batch in gaps.fill(gaps.left)]
+
+    assert [value for _, _, value in samples(run(main()))] == [2, 3, 4, 51, 52]
 
 
 def test_who_is_cancelled_leaves_nothing_behind(run, clock, metrics):

@@ -79,6 +79,7 @@ def test_the_tags_are_never_read_all_at_once(run, rig):
         ({"options": {"range_deadband": 10.0}}, {"value": 4.0}),
         ({}, {"value": 0.0}),
         ({"options": {"trigger": "timestamp"}}, {"value": 0.0, "tick": 1}),
+        ({}, {"value": 4.0, "tick": 133_000_000_000_000_000}),
     ],
 )
 def test_what_the_server_need_not_tell_is_no_sign_of_death(run, rig, count, tag, change):
@@ -127,6 +128,26 @@ def test_a_value_that_is_told_between_the_two_looks_is_alive(run, rig, count):
             await asyncio.sleep(6)
             r.server.change("a", n + 0.5)
             await asyncio.sleep(6)
+        assert count("opcua_dead_items_total") == 0
+        await r.stop()
+
+    run(story())
+
+
+def test_a_value_that_is_told_during_the_second_look_is_alive_whatever_was_read(run, rig, count):
+    async def story():
+        r = rig(watchdog="10s")
+        await _begun(r, ["a"], every_s=0.1)
+        r.server.change("a", 1.0, told=False)
+        await r.until(lambda: len(_reads(r)) == 1)
+        r.server.delay["Read"] = 0.5
+        await r.until(lambda: len(_reads(r)) == 2)
+        r.server.change("a", 2.0)
+        await asyncio.sleep(0.4)
+        r.server.change("a", 3.0, told=False)
+        await asyncio.sleep(0.2)
+        r.server.change("a", 4.0)
+        await asyncio.sleep(5)
         assert count("opcua_dead_items_total") == 0
         await r.stop()
 
