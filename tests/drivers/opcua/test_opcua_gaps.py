@@ -415,13 +415,14 @@ def test_a_window_that_is_fuller_than_thought_is_handed_on_in_parts(run, clock, 
     assert max(held) <= 400
 
 
-def test_windows_become_shorter_where_there_is_more_than_was_thought(fill, monkeypatch):
+def test_windows_become_shorter_where_there_is_more_than_was_thought(fill, count, monkeypatch):
     monkeypatch.setattr(gaps_module, "_LEAST_WINDOW", 100)
     groups, known = plant(1)
     server = Historian({0: counter(6000, period=100)})
     assert len(samples(fill(server, spans_of(groups, known, 0, 599_900)))) == 5998
     ends = sorted({details.EndTime for details, _, _ in server.asked})
     assert (ends[-2] - ends[-3]) * 2 < ends[1] - ends[0]
+    assert count("opcua_history_requests_total") == len(server.asked)
 
 
 def test_a_gap_of_sparse_values_takes_few_requests(fill):
