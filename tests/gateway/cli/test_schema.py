@@ -16,7 +16,7 @@ from gateway.mapping.document import Places, read_yaml
 from gateway.mapping.mistakes import Mistakes
 
 EXAMPLES = Path(__file__).parents[3] / "mappings" / "examples"
-DRIVERS = {"modbus": find("modbus")}
+DRIVERS = {name: find(name) for name in ("modbus", "opcua")}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_every_reference_leads_somewhere(gateway_file):
 
 def test_the_keys_of_every_driver_are_in_it(gateway_file):
     text = orjson.dumps(gateway_file).decode()
-    for model in (DRIVERS["modbus"].DeviceOptions, DRIVERS["modbus"].TagOptions):
+    for model in [model for driver in DRIVERS.values() for model in (driver.DeviceOptions, driver.TagOptions)]:
         for name in model.model_fields:
             assert f'"{name}":' in text
 
