@@ -154,7 +154,9 @@ def test_whatever_happens_to_the_link_every_value_is_accounted_for(tell_stories,
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("trouble", SERVER, ids=lambda trouble: trouble.__name__)
 def test_whatever_the_server_does_every_value_is_accounted_for(tell_stories, kind, trouble):
-    (story,) = tell_stories(kind, {"it": (trouble, {})}).values()
+    is_only_transferred = kind == "node-opcua" and trouble is session_killed_but_not_its_subscriptions
+    more = {"first": COUNT} if is_only_transferred else {}  # a history would hide a transfer that does not work
+    (story,) = tell_stories(kind, {"it": (trouble, more)}).values()
     assert story.faults() == []
 
 

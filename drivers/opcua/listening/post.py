@@ -21,6 +21,8 @@ from gateway.model import Batch
 log = logging.getLogger("headgate.opcua")
 
 Parsed = TypeVar("Parsed")
+_TRANSFERRED: Final = 0x002D_0000
+"""Good_SubscriptionTransferred [Part 4 7.39]."""
 
 _MOST_STRAYS: Final = 1000
 """Subscriptions of others, or of nobody, that are deleted in one connection."""
@@ -128,10 +130,16 @@ class Post:
         return await self.session.structures.parsed(parse, body, self.session)
 
     def deliver(self, subscription: Subscription, messages: Iterable[Published]) -> None:
-        """Messages whose turn it is."""
+        """Messages whose turn it is. Raises LineError where one says that the subscription has another session now.
+
+        A server that ends a session tells so before [Part 4 5.14.7]: the next session can take the subscription over.
+        """
         arrival, now = self.clock.wall_ms(), self.clock.monotonic()
         for message in messages:
             self.hand_on(subscription.deliver(message, arrival, now))
+            if message.status == _TRANSFERRED:
+                text = "the server took a subscription out of the session, which it may have ended"
+                raise LineError(f"{self.session.line}: {text}", cause=name_of(message.status))
             if message.status is not None:
                 self.end(subscription, name_of(message.status))
         if subscription.gaps or subscription.hold is not None:

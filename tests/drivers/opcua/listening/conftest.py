@@ -26,6 +26,7 @@ from gateway.metrics import Metrics
 from gateway.model import Device, Tag
 
 OVERFLOW = 0x480
+TRANSFERRED = 0x002D0000
 BAD = SimpleNamespace(
     timeout=0x800A0000,
     nothing=0x800F0000,
@@ -148,6 +149,10 @@ class ModelServer:
         for subscription in self.subscriptions.values():
             subscription.task.cancel()
         self.subscriptions.clear()
+
+    def orphan(self, number):
+        """The session is ended, the subscription is kept: its messages wait for another session."""
+        self.subscriptions[number].status = TRANSFERRED
 
     def expire(self, number, code=BAD.timeout):
         self.subscriptions[number].status = code
@@ -364,7 +369,9 @@ class ModelServer:
             self.swallow.discard(message.SequenceNumber)
             self.waiting.appendleft((future, results))
             return more
-        if subscription.status is not None and message.NotificationData:
+        if subscription.status == TRANSFERRED and message.NotificationData:
+            subscription.status, subscription.session = None, None
+        elif subscription.status is not None and message.NotificationData:
             self.subscriptions.pop(subscription.number, None)
             subscription.task.cancel()
             more = False

@@ -197,6 +197,28 @@ def test_after_a_loss_of_the_link_what_the_server_sent_in_vain_is_asked_for_and_
     run(story())
 
 
+def test_a_subscription_that_outlives_its_session_is_taken_over_by_the_next_one(run, rig):
+    async def story():
+        r = rig()
+        await _begun(r)
+        (number,) = r.server.subscriptions
+        r.server.orphan(number)
+        assert (await r.ended()).cause == "GoodSubscriptionTransferred"
+        for n in range(1, 4):
+            r.server.change("a", float(n))
+            await asyncio.sleep(0.2)
+        r.server.cut()
+        r.server.connect(is_resumed=False)
+        r.start(is_resumed=False)
+        await r.until(lambda: r.last("a") == (3.0, "good"))
+        assert r.values("a") == [0.0, 0.0, 1.0, 2.0, 3.0], "what was told before the loss is said again"
+        assert list(r.server.subscriptions) == [number]
+        assert not r.server.named("HistoryRead")
+        await r.stop()
+
+    run(story())
+
+
 def test_a_server_that_kept_the_subscription_with_our_own_session_is_believed(run, rig, model):
     async def story():
         r = rig()
