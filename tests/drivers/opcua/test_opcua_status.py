@@ -8,6 +8,8 @@ from asyncua.ua.status_codes import StatusCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drivers.opcua.faults import ServiceFault
+from drivers.opcua.nodes.asking import TOO_MUCH
 from drivers.opcua.values.codes import NAMES
 from drivers.opcua.values.status import is_bad, name_of, quality_of
 from gateway.model import GOOD, Quality
@@ -54,6 +56,10 @@ def test_any_code_has_a_quality_of_its_severity_and_equal_ones_are_one_object(co
     assert quality_of(code) is quality
     assert is_bad(code) is (quality.level == "bad")
     assert len(quality) < 70
+
+
+def test_a_refusal_is_known_whatever_info_bits_it_has():
+    assert ServiceFault(0x80100480, "BadTooManyOperations", "Read").code in TOO_MUCH
 
 
 def test_a_code_without_a_name_is_its_number_without_info_bits():
