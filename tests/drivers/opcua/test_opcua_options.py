@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 import drivers.opcua
-from drivers.opcua.options import DeviceOptions, TagOptions
+from drivers.opcua.options import DeviceOptions, Policy, TagOptions
 from gateway.config import load
 from gateway.errors import FileError
 
@@ -117,6 +118,14 @@ def test_devices_of_one_server_must_agree_on_the_connection(tmp_path):
     path.write_text(SAMPLE.replace("opc.tcp://192.168.7.2", "opc.tcp://10.0.0.9:4840"))
     with pytest.raises(FileError, match=r"opc\.tcp://10\.0\.0\.9:4840"):
         load(path)
+
+
+def test_every_policy_of_the_library_can_be_named():
+    from asyncua.crypto import security_policies
+
+    known = {kind.URI.rpartition("#")[2].lower() for kind in security_policies.SecurityPolicy.__subclasses__()}
+    assert len(known) >= 6
+    assert {policy.lower() for policy in get_args(Policy)} - {"auto"} == known
 
 
 def test_a_file_is_checked_without_the_protocol_library():
