@@ -92,6 +92,9 @@ def _check(value: Value, tag: Tag, rules: WriteRules) -> None:
     for each in value if isinstance(value, list) else (value,):
         if isinstance(each, int | float) and not isinstance(each, bool):
             _check_number(each, tag, rules)
+        elif isinstance(each, str) and any(bound is not None for bound in (tag.min, tag.max, rules.min, rules.max)):
+            # The name of a number, perhaps of one beyond the limits: only its driver knows.
+            raise RefusalError("invalid", f"min and max hold numbers: write the number that {show(each)} stands for")
 
 
 def _check_number(value: float, tag: Tag, rules: WriteRules) -> None:

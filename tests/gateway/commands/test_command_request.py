@@ -127,6 +127,18 @@ def test_the_number_of_an_enumeration_is_held_to_its_bounds(payload, rules):
         permitted(parse(payload), Tag(name="t", address="a"), "string", rules, is_told=True)
 
 
+@pytest.mark.parametrize("bounds", [{"max": 2}, {"min": 1}])
+@pytest.mark.parametrize("kind", ["string", "enum"])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_name_that_may_stand_for_a_number_beyond_the_limits_is_refused(bounds, kind, is_told):
+    tag, own = Tag(name="t", address="a", type="uint16"), Tag(name="t", address="a", type="uint16", **bounds)
+    for made, rules in ((tag, WriteRules(**bounds)), (own, ANY)):
+        with pytest.raises(RefusalError, match="write the number") as caught:
+            permitted(parse(b"Fault"), made, kind, rules, is_told=is_told)
+        assert caught.value.code == "invalid"
+        assert permitted(parse(b"1"), made, kind, rules, is_told=is_told) == 1
+
+
 def test_what_reads_as_a_label_may_be_written_as_its_number():
     tag = Tag(name="mode", address="a", type="uint16")
     assert permitted(parse(b"1"), tag, "string", ANY) == 1
