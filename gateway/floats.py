@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import frexp, isfinite, isnan, nan
 from sys import byteorder
+from typing import Any
 
 _ROUND = 6755399441055744.0  # 1.5 * 2^52: adding and subtracting it rounds |x| < 2^51 to an integer, half to even
 _ODD = nan
@@ -133,3 +134,25 @@ def _neighbours(text: str) -> tuple[float, float]:
     whole = int(mantissa.replace(".", ""))
     places = int(exponent) - len(mantissa.partition(".")[2])
     return float(text), float(f"{whole + (1 if whole > 0 else -1)}e{places}")
+
+
+def holds_nan(value: Any) -> bool:
+    """Whether a NaN or an infinity is anywhere in this array or structure; of anything else, False."""
+    if not isinstance(value, (list, dict)):
+        return False
+    parts: Any = value if isinstance(value, list) else value.values()
+    try:
+        if isfinite(sum(parts)):  # in C; an overflow of the sum only costs a second look
+            return False
+    except (TypeError, OverflowError):
+        pass
+    return any(not isfinite(part) if isinstance(part, float) else holds_nan(part) for part in parts)
+
+
+def without_nan(value: Any) -> Any:
+    """The same, at any depth of arrays and structures, with None in place of each NaN and infinity."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, list):
+        return [without_nan(part) for part in value]
+    return {key: without_nan(part) for key, part in value.items()} if isinstance(value, dict) else value

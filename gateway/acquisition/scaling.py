@@ -13,6 +13,7 @@ from math import inf, isfinite, lcm
 from operator import itemgetter
 from typing import Any
 
+from gateway.floats import holds_nan, without_nan
 from gateway.model import GOOD, Quality, ScanGroup, Tag, Value, uncertain
 
 _LARGEST = 2**53
@@ -68,7 +69,10 @@ class Scaling:
     def apply(
         self, values: Values, quality: Quality | Sequence[Quality], index: Sequence[int] | None
     ) -> tuple[Values, Quality | Sequence[Quality]]:
-        """Engineering values with their quality; NaN and infinities become None with `uncertain:nan`."""
+        """Engineering values with their quality; NaN and infinities become None with `uncertain:nan`.
+
+        Of an array or a structure only the element is None, and the tag `uncertain:nan`.
+        """
         if quality is not GOOD and isinstance(quality, Quality) and quality.level == "bad":
             return values, quality  # the same cause for all: there are no values
         if self._scalers:
@@ -107,13 +111,13 @@ class Scaling:
     def _without_nan(
         values: Values, quality: Quality | Sequence[Quality]
     ) -> tuple[Values, Quality | Sequence[Quality]]:
-        lost = [k for k, v in enumerate(values) if isinstance(v, float) and not isfinite(v)]
+        lost = [k for k, v in enumerate(values) if (not isfinite(v) if isinstance(v, float) else holds_nan(v))]
         if not lost:
             return values, quality
         out = list(values)
         grades = [quality] * len(out) if isinstance(quality, Quality) else list(quality)
         for k in lost:
-            out[k] = None
+            out[k] = without_nan(out[k])
             grades[k] = NAN
         return out, grades
 

@@ -11,8 +11,9 @@ that handed a value on had it, only where that differs from its source time), `h
 Last values, sent after a connect, are no record: they have no `seq` and no `epoch`, but `"latest":true`.
 
 A bad value is null. An uncertain one keeps what is known of it, and so does a good one with a status of its own
-(`good:GoodClamped`); NaN and infinities are null and `uncertain:nan`. Bytes
-are lower-case hexadecimal text. Integers of any size are exact. What JSON cannot say is null and `bad:decode`.
+(`good:GoodClamped`); NaN and infinities are null and `uncertain:nan`: of an array or a structure only that element is
+null. Bytes are lower-case hexadecimal text. Integers of any size are exact. What JSON cannot say is null and
+`bad:decode`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from gateway.floats import holds_nan
 from gateway.model import GOOD, Batch, Definition, Quality, Value, bad, uncertain
 from gateway.uplinks.digits import Digits
 from gateway.uplinks.message import NO_MARKS, Message, Room
@@ -177,8 +179,9 @@ def _foreign(value: object) -> str:
 
 def _holds_nan(values: Sequence[Any], payload: bytes) -> bool:
     """Whether a NaN or an infinity became null; counting the nulls answers nearly always."""
-    return payload.count(b":null") != values.count(None) and any(
-        type(value) is float and not isfinite(value) for value in values
+    # No sum tells of arrays: one that holds a null has it behind a bracket or a comma.
+    return (payload.count(b":null") != values.count(None) or b"[null" in payload or b",null" in payload) and any(
+        not isfinite(value) if type(value) is float else holds_nan(value) for value in values
     )
 
 
@@ -192,6 +195,8 @@ def plain(value: Any, quality: Quality) -> tuple[Any, Quality]:
     """One value as something `to_json` can write, and its quality; the head of this file says how."""
     if type(value) is float and not isfinite(value):
         return None, uncertain("nan") if quality == GOOD else quality
+    if quality == GOOD and holds_nan(value):
+        quality = uncertain("nan")
     try:
         if type(value) is int:  # orjson stops at 64 bits
             return orjson.Fragment(str(value)), quality

@@ -151,3 +151,21 @@ def test_of_an_array_each_number_is_scaled_at_any_depth():
     scaling = Scaling(group(Tag(name="t", address="a", scale=0.1), types=[""]))
     assert scaling.apply([[3]], GOOD, [0]) == ([[0.3]], GOOD)
     assert scaling.apply(["on"], GOOD, [0]) == (["on"], GOOD)
+
+
+@pytest.mark.parametrize("kind", ["", "float32", "float64"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_nan_within_an_array_or_a_structure_is_null_alone_and_makes_its_tag_uncertain(number, kind):
+    tags = [Tag(name=name, address="a") for name in ("array", "structure", "number", "text")]
+    scaling = Scaling(group(*tags, types=[kind, "", "float64", "string"]))
+    raw = [[1.5, [number, 2]], {"x": number, "y": [1.0, "t"]}, 1.5, "x"]
+    values, quality = scaling.apply(raw, GOOD, None)
+    assert values == [[1.5, [None, 2]], {"x": None, "y": [1.0, "t"]}, 1.5, "x"]
+    assert quality == [NAN, NAN, GOOD, GOOD]
+    assert raw[0][1] == [number, 2], "what the driver keeps is not touched"
+
+
+def test_arrays_of_numbers_that_are_all_finite_pass_as_they_are():
+    scaling = Scaling(group(Tag(name="t", address="a"), types=[""]))
+    values = [[1e308, 1e308, 10**400]]
+    assert scaling.apply(values, GOOD, None) == (values, GOOD)

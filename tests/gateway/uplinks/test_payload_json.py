@@ -293,3 +293,24 @@ def test_any_batch_becomes_json_that_fits_with_every_tag_once(columns, size, rep
     assert all(len(m.payload) + 1 <= size for m in messages)
     seen = [name for m in messages for name in orjson.loads(m.payload)["values"]]
     assert len(seen) == len(set(seen)) == n - len(skipped)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ([1.5, float("nan")], b"[1.5,null]"),
+        ([float("inf"), 2], b"[null,2]"),
+        ([[1], [float("nan")]], b"[[1],[null]]"),
+        ({"x": float("nan"), "y": 1}, b'{"x":null,"y":1}'),
+    ],
+)
+@pytest.mark.parametrize("other", [1.5, None])
+def test_a_nan_within_an_array_or_a_structure_makes_its_tag_uncertain(one, define, value, written, other):
+    batch = Batch(define("a any", "b float64"), TS, [value, other])
+    tail = b',"quality":{"a":"uncertain:nan"}}'
+    assert one(batch).endswith(b'"values":{"a":' + written + b',"b":' + orjson.dumps(other) + b"}" + tail)
+
+
+def test_a_null_within_an_array_has_the_quality_it_came_with(one, define):
+    batch = Batch(define("a any", "b int32"), TS, [[1.5, None], 2])
+    assert one(batch).endswith(b'"values":{"a":[1.5,null],"b":2}}')
