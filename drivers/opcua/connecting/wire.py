@@ -26,7 +26,7 @@ from asyncua.client.ua_client import UASocketProtocol
 from asyncua.common.connection import SecureConnection, TransportLimits
 from asyncua.common.utils import Buffer, create_nonce
 from asyncua.crypto.security_policies import SecurityPolicy
-from asyncua.ua.ua_binary import struct_from_binary, uatcp_to_binary
+from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, uatcp_to_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from drivers.opcua.connecting.explaining import About, explain
@@ -43,6 +43,8 @@ MAX_MESSAGE: Final = 64 * 1024 * 1024
 """Bytes of a whole answer; it is told so too."""
 MAX_FROM_STRANGERS: Final = 1024 * 1024
 """Bytes of an answer before there is a session: whoever listens there may send it, and each MB takes half a second."""
+MAX_DECODED: Final = 8 * 1024 * 1024
+"""Bytes of an answer that the library takes apart, object by object, while all else waits: no honest one has more."""
 _MAX_CHUNKS: Final = MAX_MESSAGE // 8192
 _MOST_SHOWN: Final = 200
 _LEAST_BUFFER: Final = 1024
@@ -50,10 +52,12 @@ _LEAST_BUFFER: Final = 1024
 _KINDS: Final = frozenset((b"ACK", b"ERR", b"OPN", b"MSG", b"CLO"))
 _KIND: Final = 3
 _HEAD = struct.Struct("<3scI")
+_COUNT = struct.Struct("<i")
 _FOUR_BYTE_ID = struct.Struct("<BH8x4xI")
 """Behind the first byte of an answer: namespace and number of its type, and in its header the result [Part 4 7.33]."""
 _NUMERIC_ID = struct.Struct("<HI8x4xI")
 _TWO_BYTE_ID = struct.Struct("<B8x4xI")
+_BEFORE_RESULTS: Final = frozenset(("TypeId", "ResponseHeader"))
 _NETWORK = "is the server on, and are host and port right?"
 _UNDECODABLE = (
     UaError, ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, RecursionError,
@@ -274,9 +278,17 @@ class Wire(UASocketProtocol):
         return body
 
     def decode(self, request: Any, body: bytes) -> Any:
-        """The answer to this request as the library's object. Raises ServiceFault where it cannot be understood."""
+        """The answer to this request as the library's object.
+
+        Raises ServiceFault where it cannot be understood or has more results than were asked for, and
+        Bad_ResponseTooLarge where it has more than `MAX_DECODED` bytes: fewer questions may fare better.
+        """
         what = type(request).__name__
+        if len(body) > MAX_DECODED:
+            text = f"an answer to {what.removesuffix('Request')} of {len(body)} bytes"
+            raise ServiceFault(ua.StatusCodes.BadResponseTooLarge, "BadResponseTooLarge", text)
         try:
+            _check_count(request, body)
             return struct_from_binary(response_of(what)[0], Buffer(body))
         except _UNDECODABLE as error:
             what = f"the answer to {what.removesuffix('Request')} ({type(error).__name__}: {_shown(error)})"
@@ -357,6 +369,26 @@ def response_of(request: str) -> tuple[type[Any], int]:
     """What answers a request, by the name of its class: a class, and the number of its encoding in namespace 0."""
     name = request.removesuffix("Request") + "Response"
     return getattr(ua, name), int(getattr(ua.ObjectIds, f"{name}_Encoding_DefaultBinary"))
+
+
+def _check_count(request: Any, body: bytes) -> None:
+    """Hold the results of an answer to the questions [Part 4 7.6], before the library makes an object of each.
+
+    Only of answers that begin with them. Raises ValueError where there are more, and what the library raises.
+    """
+    fields = getattr(response_of(type(request).__name__)[0], "__dataclass_fields__", {})
+    if [name for name in fields if name not in _BEFORE_RESULTS][:1] != ["Results"]:
+        return
+    asking = getattr(request, "Parameters", request)
+    parts = (getattr(asking, name) for name in asking.__dataclass_fields__)
+    asked = max((len(part) for part in parts if isinstance(part, (list, tuple))), default=0)
+    buffer = Buffer(body)
+    nodeid_from_binary(buffer)
+    struct_from_binary(ua.ResponseHeader, buffer)
+    (count,) = _COUNT.unpack(buffer.read(_COUNT.size))
+    if count > asked:
+        text = f"{count} results for {asked} questions"
+        raise ValueError(text)
 
 
 def _result_of(body: bytes) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from drivers.opcua.connecting import session as module
 from drivers.opcua.connecting import wire as wires
 from drivers.opcua.connecting.identity import Login
 from drivers.opcua.faults import ServiceFault
+from drivers.opcua.nodes.asking import TOO_MUCH
 from gateway.errors import LineError
 from gateway.metrics import Metrics
 
@@ -217,6 +218,49 @@ def test_an_answer_that_cannot_be_decoded_is_a_refusal_of_its_request_alone(stag
             ua_peer.answers["ReadRequest"] = lambda _request: b"\x01\x00\x7a\x02" + bytes(16) + rest
             with pytest.raises(ServiceFault, match=r"the answer to Read .*BadDecodingError"):
                 await session.call(stage.read())
+            del ua_peer.answers["ReadRequest"]
+            await session.call(stage.read())
+            await session.close()
+
+    stage.live(scene)
+
+
+@pytest.mark.parametrize("answer", ["Read", "Write", "Browse", "TranslateBrowsePathsToNodeIds", "CreateMonitoredItems"])
+def test_no_more_results_are_taken_apart_than_were_asked_for(stage, ua_peer, ua_session, monkeypatch, answer):
+    kind = int(getattr(ua.ObjectIds, f"{answer}Response_Encoding_DefaultBinary"))
+    body = b"\x01\x00" + kind.to_bytes(2, "little") + bytes(24) + (100_000).to_bytes(4, "little") + bytes(100_000)
+    request = getattr(ua, f"{answer}Request")()
+    if answer == "Read":
+        request = stage.read()
+
+    async def scene():
+        async with ua_peer:
+            session = ua_session(ua_peer.url)
+            await session.open()
+            ua_peer.answers[f"{answer}Request"] = lambda _request: body
+            with pytest.raises(ServiceFault, match=r"100000 results for [01] questions.*BadDecodingError"):
+                await session.call(request)
+            del ua_peer.answers[f"{answer}Request"]
+            await session.call(stage.read())
+            await session.close()
+
+    stage.live(scene)
+
+
+def test_an_answer_too_large_to_be_taken_apart_is_a_refusal_of_its_request_alone(
+    stage, ua_peer, ua_session, monkeypatch
+):
+    async def scene():
+        async with ua_peer:
+            session = ua_session(ua_peer.url)
+            await session.open()
+            monkeypatch.setattr(wires, "MAX_DECODED", 100_000)
+            large = ua.ReadResponse(Results=[ua.DataValue(ua.Variant("x" * 100_000))])
+            ua_peer.answers["ReadRequest"] = lambda _request: large
+            with pytest.raises(ServiceFault, match=r"an answer to Read of 1000.. bytes: BadResponseTooLarge") as caught:
+                await session.call(stage.read())
+            assert caught.value.code in TOO_MUCH
+            assert len(await session.fetch(stage.read(), timeout_s=1)) > 100_000  # what we take apart ourselves
             del ua_peer.answers["ReadRequest"]
             await session.call(stage.read())
             await session.close()
