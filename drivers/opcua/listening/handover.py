@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from gateway.model import Batch, Definition
 
@@ -54,10 +55,20 @@ class Handover:
             self._room.set()
         return batch
 
-    def keep(self, groups: Collection[Definition]) -> int:
-        """Throw away what belongs to other groups than these, which nobody listens to any more; returns how many."""
-        kept = [batch for batch in self._batches if batch.group in groups]
-        gone = len(self._batches) - len(kept)
+    def keep(self, groups: Sequence[Definition]) -> int:
+        """Only these groups are listened to from now on: what was for others goes to those that have their tags.
+
+        Returns of how many batches something is thrown away, because no group has the tag, or as another type.
+        """
+        places = {_key(group, at): (group, at) for group in groups for at in range(len(group.names))}
+        own, kept, gone = set(groups), list[Batch](), 0
+        for batch in self._batches:
+            if batch.group in own:
+                kept.append(batch)
+                continue
+            found = _heirs(batch, places)
+            kept += found
+            gone += sum(len(one.values) for one in found) < len(batch.values)
         self._batches.clear()
         self._values = 0
         self._room.set()
@@ -75,3 +86,33 @@ class Handover:
     async def room(self) -> None:
         """Wait until who listens keeps up."""
         await self._room.wait()
+
+
+def _key(group: Definition, at: int) -> tuple[str, str, str]:
+    """By what a tag is known again in another group; with another type its values are others too."""
+    return group.device, group.names[at], group.types[at]
+
+
+def _heirs(batch: Batch, places: Mapping[tuple[str, str, str], tuple[Definition, int]]) -> list[Batch]:
+    """The same values as batches of the groups that have their tags now."""
+    rows: dict[Definition, list[tuple[int, int]]] = {}
+    for row, at in enumerate(range(len(batch.values)) if batch.index is None else batch.index):
+        if (place := places.get(_key(batch.group, at))) is not None:
+            rows.setdefault(place[0], []).append((place[1], row))
+    return [_heir(batch, group, sorted(pairs)) for group, pairs in rows.items()]
+
+
+def _heir(batch: Batch, group: Definition, pairs: Sequence[tuple[int, int]]) -> Batch:
+    """A batch of these rows of another one; `pairs` are the position in the group and the row, ascending."""
+    order = [row for _, row in pairs]
+    times, server_times, quality = batch.times, batch.server_times, batch.quality
+    return replace(
+        batch,
+        group=group,
+        values=[batch.values[row] for row in order],
+        quality=quality if isinstance(quality, str) else [quality[row] for row in order],
+        index=None if len(pairs) == len(group.names) else [at for at, _ in pairs],
+        times=None if times is None else [times[row] for row in order],
+        server_times=None if server_times is None else [server_times[row] for row in order],
+        raw=None,
+    )

@@ -73,7 +73,7 @@ class Listener:
         if not is_resumed:
             self._gaps.forget()
         handover = self._handover
-        self._counts.dropped.value += handover.keep(set(groups))
+        self._counts.dropped.value += handover.keep(groups)
         task = asyncio.create_task(self._serve(is_resumed=is_resumed), name=f"opcua listening {self._session.line}")
         task.add_done_callback(lambda _: handover.stir())
         try:
@@ -155,7 +155,9 @@ class Listener:
             return
         former = self._subscriptions
         self._subscriptions = [self._subscription(groups) for groups in layout]
-        self._abandoned += (subscription.id for subscription in former if subscription.id)
+        for subscription in former:
+            self._abandon(subscription)
+            self._handover.put(subscription.release())
         self._inherit(former)
 
     def _known(self, groups: Sequence[ScanGroup]) -> list[Sequence[Known]]:
@@ -167,7 +169,7 @@ class Listener:
         return Subscription(groups[0].every_s, items, self._counts, is_remembering=is_remembering)
 
     def _abandon(self, subscription: Subscription) -> None:
-        """Its items are others now: the server is told to forget it, where it can be."""
+        """Its items are others now: the server is told to forget it, where it can be. What waited in it goes on."""
         if subscription.id:
             self._abandoned.append(subscription.id)
         self._handover.put(subscription.end(self._clock.wall_ms(), self._clock.monotonic()))

@@ -11,6 +11,9 @@ import pytest
 from drivers.opcua.listening import handover, subscription
 from drivers.opcua.values.columns import ticks_of
 from gateway.errors import LineError
+from gateway.model import GOOD, Batch, Quality
+
+OFFLINE = Quality("bad:offline")
 
 
 def test_each_tag_comes_once_at_first_and_then_whenever_there_is_news(run, rig):
@@ -174,11 +177,91 @@ def test_what_was_not_taken_of_groups_that_nobody_listens_to_any_more_is_dropped
         r.is_slow = None
         r.groups.clear()
         r.batches.clear()
-        r.group(["a", "b"], every_s=0.1)
+        r.server.change("b", 9.0)
+        r.group(["b", "c"], every_s=0.1)
         r.start(is_resumed=True)
         await r.until(r.samples)
         assert all(batch.group is not former for batch in r.batches)
         assert count("opcua_dropped_batches_total") == 4
+        await r.stop()
+
+    run(story())
+
+
+def test_what_was_not_taken_of_tags_that_other_groups_have_now_comes_with_those(run, rig, count):
+    async def story():
+        r = rig()
+        r.is_slow = asyncio.Event()
+        r.group(["a", "gone", "b"], every_s=0.1)
+        r.server.change("gone", 7.0)
+        r.start()
+        for n in range(5):
+            r.server.change("a", float(n))
+            r.server.change("b", n + 0.5)
+            await asyncio.sleep(0.3)
+        r._task.cancel()
+        await asyncio.wait([r._task])
+        r.server.cut()
+        r.server.connect(is_resumed=True)
+        r.is_slow = None
+        r.groups.clear()
+        r.group(["b", "a"], every_s=0.1)
+        r.group(["c"], every_s=0.1)
+        r.start(is_resumed=True)
+        await asyncio.sleep(5)
+        assert r.values("a") == [0.0, 1.0, 2.0, 3.0, 4.0, 4.0], "what was told before the loss is said again"
+        assert r.values("b") == [0.5, 1.5, 2.5, 3.5, 4.5, 4.5]
+        times = [time for _, _, _, time, _ in r.samples("b")]
+        assert times == [time for _, _, _, time, _ in r.samples("a")]
+        assert times[:5] == sorted(set(times))
+        assert {batch.group for batch in r.batches[1:]} <= set(r.groups)
+        assert count("opcua_dropped_batches_total") == 0
+        await r.stop()
+
+    run(story())
+
+
+def test_a_batch_goes_to_the_groups_that_have_its_tags_with_the_same_type_now(rig):
+    r = rig()
+    former = r.group(["a", "b", "c", "d"])
+    heirs = [r.group(["d", "x", "a"]), r.group(["c"]), replace(r.group(["b"]), types=("int64",))]
+    queue = handover.Handover()
+    more = {"times": [5, 6, 7], "server_times": [8, 9, 10], "is_history": True}
+    queue.put([Batch(former, 4, [1.0, 2.0, 3.0], [GOOD, OFFLINE, GOOD], [0, 2, 3], **more)])
+    queue.put([Batch(former, 5, [1.0, 2.0, 3.0, 4.0]), Batch(former, 6, [2.0], index=[1])])
+    assert queue.keep(heirs) == 2
+    found = [queue.take() for _ in range(4)]
+    assert not queue
+    assert [(b.group, b.time, b.values, b.quality, b.index, b.times, b.server_times, b.is_history) for b in found] == [
+        (heirs[0], 4, [3.0, 1.0], [GOOD, GOOD], [0, 2], [7, 5], [10, 8], True),
+        (heirs[1], 4, [2.0], [OFFLINE], None, [6], [9], True),
+        (heirs[0], 5, [4.0, 1.0], GOOD, [0, 2], None, None, False),
+        (heirs[1], 5, [3.0], GOOD, None, None, None, False),
+    ]
+
+
+def test_what_waits_for_a_lost_message_goes_on_when_the_groups_are_others(run, rig, count, model):
+    async def story():
+        r = rig()
+        group = r.group(["a"])
+        r.catalogue.own["a"] = model.known(group.plan.items[0], access=1)
+        r.server.change("a", 0.0)
+        r.start()
+        await r.until(r.samples)
+        r.server.delay["Republish"] = 5
+        r.server.swallow.add(2)
+        for n in range(1, 4):
+            r.server.change("a", float(n))
+            await asyncio.sleep(1.1)
+        r.server.restart()
+        await r.lose(is_resumed=False)
+        r.server.delay.clear()
+        r.groups.clear()
+        r.group(["c", "a"])
+        r.start()
+        await r.until(lambda: r.values("a")[-1:] == [3.0])
+        assert r.values("a")[:3] == [0.0, 2.0, 3.0]
+        assert count("opcua_lost_messages_total") == 1
         await r.stop()
 
     run(story())
