@@ -81,10 +81,10 @@ def _span_of(subscription: Subscription, gap: Gap) -> Span:
     items = subscription.items
     group = items.layout.group_of(gap.handle)
     position = gap.handle - items.layout.starts[group]
-    return Span(items.groups[group], position, items.known[gap.handle], gap.after, gap.before)
+    return Span(items.groups[group], position, items.known[gap.handle], gap.after, gap.before, gap.told)
 
 
 def _gap_of(subscription: Subscription, span: Span) -> Gap:
     items = subscription.items
     start = items.layout.starts[items.groups.index(span.group)]
-    return Gap(start + span.position, span.after, span.before)
+    return Gap(start + span.position, span.after, span.before, span.told)

@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import Final
 
 from drivers.opcua.connecting.session import Session
-from drivers.opcua.listening.history import Ask, History, Piece, Sample, Trail
+from drivers.opcua.listening.history import Ask, History, Piece, Sample, Told, Trail
 from drivers.opcua.nodes.known import Known
 from drivers.opcua.options import DeviceOptions
 from drivers.opcua.values.belief import Belief
@@ -50,13 +50,17 @@ _SAY_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A gap of one tag. `after`, `before`: source times of the values on both sides, in ticks; they are not in it."""
+    """A gap of one tag. `after`, `before`: source times of the values on both sides, in ticks; they are not in it.
+
+    `told` are values at its first tick that went out already: others of that time may not have.
+    """
 
     group: ScanGroup
     position: int
     known: Known
     after: int
     before: int
+    told: Told = ()
 
 
 class Gaps:
@@ -132,7 +136,8 @@ class Gaps:
             field = found.get((id(span.group), turn))
             if field is None:
                 field = found[id(span.group), turn] = _Field(span.group, self._belief)
-            field.add(Trail(span.known.node, part, span.position, after, span.before, after), span.known)
+            told = span.told if after == span.after else ()
+            field.add(Trail(span.known.node, part, span.position, after, span.before, after, told), span.known)
         if cut:
             self._cut.value += cut
             self._say("cut", f"the gap of {cut} tags is longer than max_history: what is older than that is left out")
@@ -194,7 +199,7 @@ class _Field:
 
     def _batch(self, finisher: Finisher, taken: dict[int, Sample], arrival: int) -> Batch:
         for at, row in taken.items():
-            self._places[at].handed = row[0]
+            self._places[at].hand(row)
         source, index, values, codes, server = map(list, zip(*(taken[at] for at in sorted(taken)), strict=True))
         columns = Columns([], values, codes, source, server)
         whole = len(index) == len(self.group.tags)
@@ -243,7 +248,7 @@ class _Filling:
         self._due = trails
         self._open_now = frozenset(trails)
         self._is_begun = False
-        self._start = self._at = min(trail.edge for trail in trails) + 1
+        self._start = self._at = min(trail.start for trail in trails)
         self._end = max(trail.before for trail in trails)
 
     def _next_window(self) -> bool:
@@ -256,8 +261,7 @@ class _Filling:
             pieces = [
                 Piece(trail, start, end, end)
                 for trail in self._due
-                if (start := max(self._start, trail.edge + 1)) < (end := min(self._at, trail.before))
-                and not trail.cause
+                if (start := max(self._start, trail.start)) < (end := min(self._at, trail.before)) and not trail.cause
             ]
             self._work += (Ask.of(pieces[at : at + self._most_nodes]) for at in range(0, len(pieces), self._most_nodes))
         return bool(self._work)
@@ -286,11 +290,13 @@ class _Filling:
         """What was not read because the end came before it."""
         if self.is_done:
             return ()
-        return tuple(
-            Span(field.group, trail.position, field.known[trail.position], max(trail.handed, trail.after), trail.before)
-            for field, trail in self.trails
-            if self._is_left(trail)
-        )
+        found = []
+        for field, trail in self.trails:
+            if self._is_left(trail):
+                after, told = trail.left()
+                position = trail.position
+                found.append(Span(field.group, position, field.known[position], after, trail.before, told))
+        return tuple(found)
 
     def _is_left(self, trail: Trail) -> bool:
         return not trail.cause and trail in self._open_now and trail.before > self._start

@@ -38,6 +38,8 @@ from gateway.model import Value
 
 log = logging.getLogger("headgate.opcua")
 
+Told: TypeAlias = tuple[tuple[Value, int], ...]
+"""Values of one time, each with its StatusCode."""
 Sample: TypeAlias = tuple[int, int, Value, int, int]
 """Source time in ticks, position in the group, value, StatusCode, server time in ticks."""
 
@@ -80,8 +82,9 @@ class Trail:
 
     `found` was read and not settled yet. Of what was: `edge` is the newest tick, `twins` the values at it, `first` the
     oldest tick, `count` how many there were, `widest` the longest time between two. `handed`: the newest tick that came
-    out. `late`: values thrown away, newer ones having come out before. `cause`: why no more is read, empty while it is;
-    `doubt`: why something may be missing in what was.
+    out, `spoken` its values that did; `told` are those of the first tick that came out before, when part of the gap was
+    read. `late`: values thrown away, newer ones having come out before. `cause`: why no more is read, empty while more
+    is; `doubt`: why something may be missing in what was.
     """
 
     node: Any
@@ -90,15 +93,38 @@ class Trail:
     after: int
     before: int
     edge: int
+    told: Told = ()
     twins: list[tuple[Value, int]] = field(default_factory=list)
     first: int = 0
     count: int = 0
     widest: int = 0
     handed: int = 0
+    spoken: list[tuple[Value, int]] = field(default_factory=list)
     late: int = 0
     cause: str = ""
     doubt: str = ""
     found: list[Sample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.told:
+            self.edge = self.first = self.handed = self.after + 1
+            self.twins, self.spoken = list(self.told), list(self.told)
+
+    @property
+    def start(self) -> int:
+        """From which tick on there may be something new."""
+        return self.edge if self.told else self.edge + 1
+
+    def hand(self, sample: Sample) -> None:
+        """It goes out."""
+        tick, _, value, code, _ = sample
+        if tick > self.handed:
+            self.handed, self.spoken = tick, []
+        self.spoken.append((value, code))
+
+    def left(self) -> tuple[int, Told]:
+        """What is still to be read: what is after that tick, without values at its very beginning that went out."""
+        return (self.handed - 1, tuple(self.spoken)) if self.handed else (self.after, ())
 
     def settle(self) -> Iterator[Sample]:
         """What is new of what was found: ascending, each once; two values of one time stay in their order."""

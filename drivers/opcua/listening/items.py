@@ -22,11 +22,12 @@ _NUMERIC: Final = frozenset((0, *range(2, 12)))
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Values of one item that were not told: those between two source times, in ticks."""
+    """Values of one item that were not told: those between two source times, in ticks, without `told` of the first."""
 
     handle: int
     after: int
     before: int
+    told: tuple[tuple[Value, int], ...] = ()
 
 
 class Items:

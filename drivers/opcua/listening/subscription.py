@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from drivers.opcua.listening.assembling import picked
@@ -132,7 +132,7 @@ class Subscription:
     def inherit(self, former: Subscription, heirs: Mapping[int, int]) -> None:
         """Take over what is known of the same tags under other handles: new handles by former ones."""
         self.items.inherit(former.items, heirs)
-        self._note_gaps([Gap(heirs[gap.handle], gap.after, gap.before) for gap in former.gaps if gap.handle in heirs])
+        self._note_gaps([replace(gap, handle=heirs[gap.handle]) for gap in former.gaps if gap.handle in heirs])
 
     def taken_up(self, began: float, arrival: int) -> list[Batch]:
         """The server has it still, in a connection that began then: what was told last is said again."""

@@ -831,6 +831,28 @@ def test_who_closes_early_gets_the_rest_later_and_the_server_is_told(run, clock,
     assert server.released
 
 
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("page", [1, 2, None])
+def test_who_closes_between_values_of_one_time_gets_the_rest_later_and_none_twice(run, clock, metrics, page, stop):
+    groups, known = plant(1)
+    rows = [(at(1000), 1), (at(2000), 2), (at(2000), 7), (at(2000), 8), (at(3000), 3), (at(4000), 4)]
+    server = Historian({0: rows}, page=page)
+
+    async def main():
+        gaps = Gaps(server, DeviceOptions(), clock=clock, metrics=metrics)
+        batches, spans = [], spans_of(groups, known, 0, 5000)
+        while spans:
+            async with aclosing(gaps.fill(spans)) as filling:
+                async for batch in filling:
+                    batches.append(batch)
+                    if len(batches) % stop == 0:
+                        break
+            spans = gaps.left
+        return batches
+
+    assert [value for _, _, value in samples(run(main()))] == [1, 2, 7, 8, 3, 4]
+
+
 def test_of_two_gaps_of_one_tag_what_was_left_of_each_is_filled_later(run, clock, metrics):
     groups, known = plant(1)
     server = Historian({0: counter(100)})

@@ -612,6 +612,45 @@ def test_a_gap_whose_reading_was_cut_short_is_read_on_in_the_next_connection(run
     run(story())
 
 
+@pytest.mark.parametrize("names", [["a"], ["c", "a"]])
+def test_a_gap_that_was_read_up_to_between_values_of_one_time_is_read_on_there(run, rig, monkeypatch, names):
+    async def story():
+        monkeypatch.setattr(handover, "MOST_BATCHES", 1)
+        r = rig()
+        r.group(["a"])
+        r.server.change("a", 0.0)
+        r.start()
+        await r.until(r.samples)
+        await r.lose(restart=True, is_resumed=False)
+        await asyncio.sleep(1)
+        for n in range(1, 4):
+            r.server.change("a", float(n), tick=r.server.ticks(-500))
+        r.server.change("a", 4.0)
+        r.is_slow = asyncio.Event()
+        r.start()
+        await r.until(lambda: len(r.values("a")) == 2)
+        await asyncio.sleep(5)
+        r._task.cancel()
+        await asyncio.wait([r._task])
+        r.server.cut()
+        r.server.restart()
+        r.server.connect(is_resumed=False)
+        if names != ["a"]:
+            r.groups.clear()
+            r.group(names)
+        r.is_slow = None
+        await asyncio.sleep(1)
+        r.server.change("a", 5.0)
+        r.start()
+        await r.until(lambda: 5.0 in r.values("a"))
+        await asyncio.sleep(5)
+        found = [value for _, value, _, _, is_history in r.samples("a") if is_history]
+        assert found == [1.0, 2.0, 3.0]
+        await r.stop()
+
+    run(story())
+
+
 def test_values_that_the_servers_queue_had_no_room_for_are_counted_and_read_from_history(run, rig, count):
     async def story():
         r = rig()
