@@ -57,6 +57,7 @@ class Watchdog:
         self._suspects: dict[int, list[Suspect]] = {id(one): [] for one in post.subscriptions}
         self._reprieve_s = dict.fromkeys(self._suspects, every_s)
         self._not_before = dict.fromkeys(self._suspects, 0.0)
+        self._made = dict.fromkeys(self._suspects, (0, 0.0))
         self._held_up = post.clock.monotonic()
 
     async def run(self) -> None:
@@ -67,8 +68,15 @@ class Watchdog:
             if not post.handover.has_room or not post.asking:
                 self._held_up = post.clock.monotonic()
             for subscription in post.alive:
+                self._note_made(subscription)
                 await self._look_again(subscription)
                 await self._look(subscription)
+
+    def _note_made(self, subscription: Subscription) -> None:
+        """Note when the server was last asked for items: each of them tells its value at once then, dead or not."""
+        key = id(subscription)
+        if not subscription.is_whole or self._made[key][0] != subscription.id:
+            self._made[key] = subscription.id, self._post.clock.monotonic()
 
     async def _look(self, subscription: Subscription) -> None:
         """Read some of those that were silent for long enough."""
@@ -118,6 +126,9 @@ class Watchdog:
     def _bury(self, subscription: Subscription, dead: list[int]) -> None:
         """Have the subscription made anew; where that does not help, ever more seldom."""
         key, now = id(subscription), self._post.clock.monotonic()
+        first_s = max(self._every_s, 2 * subscription.interval_s)
+        if min(subscription.items.heard[handle] for handle in dead) > self._made[key][1] + first_s:
+            self._reprieve_s[key], self._not_before[key] = self._every_s, now  # they lived since then: it did help
         if now < self._not_before[key]:
             return
         self._not_before[key] = now + self._reprieve_s[key]

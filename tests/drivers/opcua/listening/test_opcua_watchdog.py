@@ -167,6 +167,27 @@ def test_an_item_that_stays_dead_has_its_subscription_made_anew_ever_more_seldom
     run(story())
 
 
+def test_an_item_that_told_something_since_is_given_no_longer_a_reprieve_for_the_former_deaths(run, rig, count):
+    async def story():
+        r = rig(watchdog="10s", history="off")
+        await _begun(r)
+        for n in range(2000):
+            r.server.change("a", float(n), told=False)
+            await asyncio.sleep(1)
+        former = count("opcua_dead_items_total")
+        for n in range(2000, 4000):
+            r.server.change("a", float(n))
+            await asyncio.sleep(1)
+        assert count("opcua_dead_items_total") == former
+        for n in range(4000, 4100):
+            r.server.change("a", float(n), told=False)
+            await asyncio.sleep(1)
+        assert count("opcua_dead_items_total") >= former + 3
+        await r.stop()
+
+    run(story())
+
+
 def test_a_watchdog_of_null_reads_nothing(run, rig):
     async def story():
         r = rig(watchdog=None)
