@@ -831,6 +831,50 @@ def test_who_closes_early_gets_the_rest_later_and_the_server_is_told(run, clock,
     assert server.released
 
 
+def test_what_a_server_gave_to_its_end_is_not_released_again(fill):
+    groups, known = plant(2)
+    server = Historian({i: counter(50) for i in range(2)}, page=20)
+    fill(server, spans_of(groups, known, 0, 49_000))
+    assert server.asked[-1][1][0][1], "it was read with continuation points"
+    assert server.released == []
+
+
+def test_what_a_server_refused_to_go_on_with_is_not_released_either(fill, count):
+    groups, known = plant(1)
+    server = Historian({0: counter(50)}, page=20)
+    first = server.result
+    refusal = ua.HistoryReadResult(StatusCode=ua.StatusCode(CODES["BadUserAccessDenied"]))
+    server.result = lambda node, point, *more: refusal if point else first(node, point, *more)
+    fill(server, spans_of(groups, known, 0, 49_000))
+    assert count("opcua_history_unfilled_total", cause="BadUserAccessDenied") == 1
+    assert server.released == []
+
+
+def test_a_server_that_served_some_tags_is_asked_for_others_though_it_refuses_many(fill, count):
+    groups, known = plant(8)
+    server = Historian({i: counter(5) for i in range(8)})
+    server.fault_of = dict.fromkeys(range(1, 6), "BadHistoryOperationUnsupported")
+    batches = fill(server, spans_of(groups, known, 0, 4000))
+    assert set(by_tag(batches)) == {"t0", "t6", "t7"}
+    assert count("opcua_history_unfilled_total", cause="BadHistoryOperationUnsupported") == 5
+
+
+def test_more_values_at_one_time_than_many_tags_have_room_for_are_asked_for_alone(fill):
+    groups, known = plant(200)
+    data = {i: [(at(1000), k) for k in range(30)] + [(at(1500), 30)] for i in range(200)}
+    found = by_tag(fill(Historian(data, points=False), spans_of(groups, known, 0, 2000)))
+    assert len(found) == 200
+    assert {tuple(value for _, value in rows) for rows in found.values()} == {tuple(range(31))}
+
+
+def test_a_tag_without_data_for_the_time_is_no_failure(fill, count):
+    groups, known = plant(2)
+    server = Historian({0: counter(5)})
+    server.refused[1] = "BadNoData"
+    assert set(by_tag(fill(server, spans_of(groups, known, 0, 4000)))) == {"t0"}
+    assert count("opcua_history_unfilled_total", cause="BadNoData") == 0
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3])
 @pytest.mark.parametrize("page", [1, 2, None])
 def test_who_closes_between_values_of_one_time_gets_the_rest_later_and_none_twice(run, clock, metrics, page, stop):
