@@ -21,6 +21,12 @@ def headgate(*arguments, code=0, **options):
     return done.stdout, done.stderr
 
 
+def headgate_any(*arguments):
+    """What a command says, whatever its exit code."""
+    done = subprocess.run([*HEADGATE, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
+    return done.stdout + done.stderr
+
+
 def document(*arguments, code=0):
     return json.loads(headgate(*arguments, "--json", code=code)[0])
 
@@ -330,7 +336,14 @@ def test_tools_go_through_the_running_gateway(start, running, replayed, tmp_path
     out, err = headgate("read", file, "plc", "holding:7", "--unit", "2", "--count", "1")
     assert "through the running gateway 'g'" in err
     assert "2007" in out
-    found = document("probe", file, "plc", "--expect", "1042", "--tolerance", "0.01%", "--area", "holding:0-99")
+    asked = ("probe", file, "plc", "--expect", "1042", "--tolerance", "0.01%", "--area", "holding:0-99", "--json")
+    said = subprocess.run([*HEADGATE, *map(str, asked)], capture_output=True, text=True, check=False, timeout=120)
+    if "is asked again in" in said.stderr:  # a poll found the unit silent just then: it has its time to be late, 3 s
+        wait_for(lambda: "bad" not in headgate_any("read", file, "plc"), "the unit to be polled again")
+        found = document(*asked[:-1])
+    else:
+        assert said.returncode == 0, said.stdout + said.stderr
+        found = json.loads(said.stdout)
     assert found["values"][0]["candidates"][0]["address"] == "holding:42"
     told, _ = headgate("record", file, tmp_path / "live.txt", "--seconds", "1.2")
     assert "times heard" in told
